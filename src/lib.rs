@@ -1,0 +1,24 @@
+//! MobileNet networks on CPUs.
+#![cfg_attr(not(feature = "std"), no_std)]
+#![forbid(unsafe_code)]
+
+extern crate alloc;
+
+mod element;
+mod error;
+pub mod kernels;
+pub mod layers;
+pub mod ops;
+mod runtime;
+pub mod shape;
+pub mod source;
+mod tensor;
+
+pub use element::Element;
+pub use error::{Error, LoadReport, MisshapenTensor, Result};
+pub use kernels::SimdLevel;
+pub use ndarray;
+pub use runtime::Runtime;
+pub use shape::{Padding, Shape, Window};
+pub use source::{Architecture, WeightSource};
+pub use tensor::Tensor;

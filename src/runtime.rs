@@ -1,0 +1,114 @@
+//! How to run: SIMD level and threads, as a value.
+//!
+//! Nothing is global: two networks of one process may run at different levels and thread counts.
+
+use crate::kernels::SimdLevel;
+use crate::{Error, Result};
+
+/// SIMD level and thread count of a computation. Results do not depend on the thread count.
+///
+/// ```
+/// use mobilenet::{Runtime, SimdLevel};
+/// let runtime = Runtime::new().level(SimdLevel::Scalar)?.threads(1)?;
+/// assert_eq!(runtime.simd_level(), SimdLevel::Scalar);
+/// # Ok::<(), mobilenet::Error>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct Runtime {
+    level: SimdLevel,
+    #[cfg(feature = "rayon")]
+    pool: Option<alloc::sync::Arc<rayon::ThreadPool>>,
+}
+
+impl Default for Runtime {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Runtime {
+    /// The machine's best level, on the calling thread alone.
+    #[must_use]
+    pub fn new() -> Self {
+        Self {
+            level: SimdLevel::detect(),
+            #[cfg(feature = "rayon")]
+            pool: None,
+        }
+    }
+
+    /// The same with this SIMD level.
+    ///
+    /// # Errors
+    ///
+    /// If this machine cannot run it.
+    pub fn level(mut self, level: SimdLevel) -> Result<Self> {
+        if !level.is_available() {
+            let available: alloc::vec::Vec<_> = SimdLevel::available().map(SimdLevel::name).collect();
+            return Err(Error::invalid("runtime", "level", level, format_args!("one of {}", available.join(", "))));
+        }
+        self.level = level;
+        Ok(self)
+    }
+
+    /// The same with this many threads: a pool of its own, shared by clones, that ends with the last of them.
+    ///
+    /// # Errors
+    ///
+    /// If `threads` is 0, above 1 without the `rayon` feature, or refused by the system.
+    pub fn threads(self, threads: usize) -> Result<Self> {
+        const EXPECTED: &str = if cfg!(feature = "rayon") { "1 or more" } else { "1 (more need the `rayon` feature)" };
+        let refuse = || Error::invalid("runtime", "threads", threads, EXPECTED);
+        match threads {
+            0 => Err(refuse()),
+            #[cfg(not(feature = "rayon"))]
+            2.. => Err(refuse()),
+            #[cfg(feature = "rayon")]
+            2.. => {
+                let pool = rayon::ThreadPoolBuilder::new()
+                    .num_threads(threads)
+                    .build()
+                    .map_err(|error| Error::invalid("runtime", "threads", threads, error))?;
+                Ok(Self { pool: Some(alloc::sync::Arc::new(pool)), ..self })
+            }
+            1 => Ok(Self {
+                #[cfg(feature = "rayon")]
+                pool: None,
+                ..self
+            }),
+        }
+    }
+
+    /// The SIMD level in use.
+    #[must_use]
+    pub fn simd_level(&self) -> SimdLevel {
+        self.level
+    }
+
+    /// The number of threads in use.
+    #[must_use]
+    pub fn thread_count(&self) -> usize {
+        #[cfg(feature = "rayon")]
+        if let Some(pool) = &self.pool {
+            return pool.current_num_threads();
+        }
+        1
+    }
+
+    /// Cuts `data` into chunks of `chunk` elements (the last may be shorter) and gives each to `work` with its
+    /// index, on this runtime's threads.
+    pub(crate) fn for_each_chunk<T: Send>(&self, data: &mut [T], chunk: usize, work: impl Fn(usize, &mut [T]) + Sync) {
+        if data.is_empty() {
+            return;
+        }
+        #[cfg(feature = "rayon")]
+        if let Some(pool) = &self.pool {
+            use rayon::prelude::*;
+            pool.install(|| data.par_chunks_mut(chunk).enumerate().for_each(|(index, part)| work(index, part)));
+            return;
+        }
+        for (index, part) in data.chunks_mut(chunk).enumerate() {
+            work(index, part);
+        }
+    }
+}
