@@ -75,7 +75,7 @@ fn conv_bn_relu_equals_convolution_then_normalisation_then_activation() {
         close(&output, &expected);
         assert_eq!(layer.output_shape(input.shape()).unwrap(), output.shape());
         let taps = layer.weight().len() / c;
-        assert_eq!(layer.multiply_adds(input.shape()).unwrap() as usize, output.as_slice().len() * taps);
+        assert_eq!(layer.multiply_adds(input.shape()).unwrap(), (output.as_slice().len() * taps) as u64);
     }
 }
 
@@ -328,7 +328,7 @@ fn single_precision_weights_are_the_rounded_double_ones() {
     let single = InvertedResidual::<f32>::builder(8, 8).initializer(Initializer::Keras).seed(5).build().unwrap();
     let (single, double) = (StateDict::of(&single, None), StateDict::of(&block(5), None));
     for (name, array) in single.iter() {
-        assert_eq!(array, &double.get(name).unwrap().mapv(|value| <f32 as Element>::from_f64(value)), "{name}");
+        assert_eq!(array, &double.get(name).unwrap().mapv(<f32 as Element>::from_f64), "{name}");
     }
     assert_ne!(double, StateDict::of(&block(6), None));
 }

@@ -41,7 +41,7 @@ impl BlockOptions {
     /// the map.
     pub(super) fn window(&self, operation: &'static str) -> Result<Window> {
         check_range(operation, "kernel size", self.kernel_size, usize::MAX)?;
-        if self.kernel_size % 2 == 0 {
+        if self.kernel_size.is_multiple_of(2) {
             return Err(Error::invalid(operation, "kernel size", self.kernel_size, "an odd number"));
         }
         window(operation, self.kernel_size, self.stride, self.dilation, self.padding)
