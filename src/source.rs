@@ -153,6 +153,17 @@ impl WeightSource {
         }
     }
 
+    /// Dropout before the classifier: a drop probability, where TF-slim has `keep_prob`. Hugging Face's
+    /// configurations hold the kept share under the name of the dropped one; this is what the training used.
+    #[must_use]
+    pub const fn dropout(self, architecture: Architecture) -> f64 {
+        match (self, architecture) {
+            (Self::Timm, _) | (Self::Keras, Architecture::MobileNetV2) => 0.0,
+            (Self::Keras | Self::TfSlim | Self::HuggingFace, Architecture::MobileNetV1) => 0.001,
+            (Self::Torchvision, _) | (Self::TfSlim | Self::HuggingFace, Architecture::MobileNetV2) => 0.2,
+        }
+    }
+
     /// Outputs of the published ImageNet classifier: 1001 where index 0 is background, else 1000.
     #[must_use]
     pub const fn imagenet_classes(self) -> usize {

@@ -1,15 +1,61 @@
 //! Layers: parameters and the math that uses them.
 //!
 //! A layer knows its forward, its output shape and its named parameters; composition is by value, without a graph.
+//! Each layer has one builder, which checks everything in `build`, takes an initialiser and a seed, and is a serde
+//! value (feature `serde`): a network is saved as its builders and its [`StateDict`].
 
+/// By-value setters of builders: `name: type => field;`.
+macro_rules! setters {
+    ($($(#[$attribute:meta])* $name:ident: $type:ty => $($field:ident).+;)*) => {$(
+        $(#[$attribute])*
+        pub fn $name(mut self, $name: $type) -> Self {
+            self.$($field).+ = $name;
+            self
+        }
+    )*};
+}
+
+mod activation;
+mod block;
+mod conv;
+mod conv_bn_relu;
+mod depthwise;
+mod depthwise_separable;
+mod dropout;
+mod filter;
+mod init;
+mod inverted_residual;
+mod linear;
+mod norm;
 mod parameter;
+mod pool;
+mod sequential;
 mod state;
+mod summary;
 
+pub use activation::{Activation, Relu, Relu6, Softmax};
+pub use conv::{Conv2d, Conv2dBuilder};
+pub use conv_bn_relu::{ConvBnRelu, ConvBnReluBuilder};
+pub use depthwise::{DepthwiseConv2d, DepthwiseConv2dBuilder};
+pub use depthwise_separable::{DepthwiseSeparable, DepthwiseSeparableBuilder};
+pub use dropout::Dropout;
+pub use init::Initializer;
+pub use inverted_residual::{InvertedResidual, InvertedResidualBuilder};
+pub use linear::{Flatten, Linear, LinearBuilder};
+pub use norm::{BatchNorm2d, BatchNorm2dBuilder};
 pub use parameter::{Parameter, Role};
+pub use pool::{GlobalAveragePool, GlobalMaxPool};
+pub use sequential::Sequential;
 pub use state::{LoadMode, StateDict};
+pub use summary::{Summary, SummaryRow};
+
+pub(crate) use filter::{MAX_CHANNELS, check_range};
+pub(crate) use init::derive_seed;
+pub(crate) use setters;
 
 use alloc::boxed::Box;
 use alloc::string::String;
+use alloc::vec::Vec;
 use core::fmt;
 
 use crate::{Element, Result, Runtime, Shape, Tensor};
@@ -44,14 +90,30 @@ pub trait Layer<T: Element>: CloneLayer<T> + fmt::Debug + Send + Sync {
         self.forward_with(input, &Runtime::new())
     }
 
-    /// Shows every parameter with its dotted name, `prefix` in front, always in the same order.
+    /// The layers this one is made of, in order, with their names; empty for a leaf. Each one's input is the output
+    /// of the one before: what [`Summary`] walks.
+    fn children(&self) -> Vec<(String, &dyn Layer<T>)> {
+        Vec::new()
+    }
+
+    /// As [`Layer::children`], to change them.
+    fn children_mut(&mut self) -> Vec<(String, &mut dyn Layer<T>)> {
+        Vec::new()
+    }
+
+    /// Shows every parameter with its dotted name, `prefix` in front, always in the same order. A leaf with
+    /// parameters writes its own; others show their children's.
     fn visit<'a>(&'a self, prefix: &str, visitor: &mut dyn FnMut(String, &'a Parameter<T>)) {
-        let _ = (prefix, visitor);
+        for (name, child) in self.children() {
+            child.visit(&dotted(prefix, &name), visitor);
+        }
     }
 
     /// As [`Layer::visit`], to change them.
     fn visit_mut<'a>(&'a mut self, prefix: &str, visitor: &mut dyn FnMut(String, &'a mut Parameter<T>)) {
-        let _ = (prefix, visitor);
+        for (name, child) in self.children_mut() {
+            child.visit_mut(&dotted(prefix, &name), visitor);
+        }
     }
 
     /// Multiplications that are each followed by an addition, for an input of this shape; convolutions and
@@ -61,14 +123,20 @@ pub trait Layer<T: Element>: CloneLayer<T> + fmt::Debug + Send + Sync {
     ///
     /// If the layer does not take such an input.
     fn multiply_adds(&self, input: Shape) -> Result<u64> {
-        let _ = input;
-        Ok(0)
+        let mut shape = input;
+        let mut total = 0_u64;
+        for (_, child) in self.children() {
+            total = total.saturating_add(child.multiply_adds(shape)?);
+            shape = child.output_shape(shape)?;
+        }
+        Ok(total)
     }
 
-    /// The layers this one is made of, in order, with their names; empty for a leaf. What [`summary`](crate::models)
-    /// walks: each child's input is the one before's output.
-    fn children(&self) -> alloc::vec::Vec<(String, &dyn Layer<T>)> {
-        alloc::vec::Vec::new()
+    /// Number of trained values: running statistics are not counted.
+    fn parameter_count(&self) -> usize {
+        let mut count = 0;
+        self.visit("", &mut |_, parameter| count += if parameter.role().is_trained() { parameter.len() } else { 0 });
+        count
     }
 }
 

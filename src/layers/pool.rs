@@ -1,0 +1,40 @@
+//! Pooling of whole maps.
+
+use super::Layer;
+use crate::{Element, Error, Result, Runtime, Shape, Tensor, ops};
+
+/// A layer without parameters that reduces each map to one pixel.
+macro_rules! global_pools {
+    ($($(#[$attribute:meta])* $name:ident = $function:path, $operation:literal;)*) => {$(
+        $(#[$attribute])*
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+        pub struct $name;
+
+        impl<T: Element> Layer<T> for $name {
+            fn kind(&self) -> &'static str {
+                stringify!($name)
+            }
+
+            fn output_shape(&self, input: Shape) -> Result<Shape> {
+                if input[1] == 0 || input[2] == 0 {
+                    return Err(Error::shape($operation, "input", &input, "a map of at least one pixel"));
+                }
+                Ok([input[0], 1, 1, input[3]])
+            }
+
+            fn forward_with(&self, input: &Tensor<T>, _: &Runtime) -> Result<Tensor<T>> {
+                $function(input)
+            }
+        }
+    )*};
+}
+
+global_pools! {
+    /// Mean over each map: `[N, H, W, C] -> [N, 1, 1, C]`.
+    #[doc(alias = "AdaptiveAvgPool2d")]
+    #[doc(alias = "GlobalAveragePooling2D")]
+    GlobalAveragePool = ops::global_average_pool, "global_average_pool";
+    /// Greatest value of each map: `[N, H, W, C] -> [N, 1, 1, C]`.
+    #[doc(alias = "GlobalMaxPooling2D")]
+    GlobalMaxPool = ops::global_max_pool, "global_max_pool";
+}

@@ -1,0 +1,259 @@
+//! Layers and networks against PyTorch, TensorFlow, timm, transformers and Keras: see `golden/README.md`.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+
+use mobilenet::kernels::reference::Pooling;
+use mobilenet::layers::{
+    Activation, BatchNorm2d, Conv2d, ConvBnRelu, DepthwiseConv2d, DepthwiseSeparable, GlobalAveragePool, GlobalMaxPool,
+    Initializer, InvertedResidual, Layer, Linear, Relu, Relu6, Role, Softmax,
+};
+use mobilenet::models::Network;
+use mobilenet::source::BatchNormConvention;
+use mobilenet::{Architecture, Element, MobileNetV1, MobileNetV2, Padding, Runtime, Tensor, WeightSource, Window, ops};
+use serde_json::Value;
+
+fn read(name: &str) -> Vec<u8> {
+    let path: PathBuf = [env!("CARGO_MANIFEST_DIR"), "tests", "golden", name].iter().collect();
+    std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+fn cases(name: &str) -> Vec<Value> {
+    let file: Value = serde_json::from_slice(&read(name)).unwrap();
+    file["cases"].as_array().unwrap().clone()
+}
+
+/// The `f64` tensors of a safetensors file: a header's length, the header, the values.
+fn tensors(name: &str) -> HashMap<String, Vec<f64>> {
+    let bytes = read(name);
+    let (length, rest) = bytes.split_at(8);
+    let (header, data) = rest.split_at(usize::try_from(u64::from_le_bytes(length.try_into().unwrap())).unwrap());
+    let header: HashMap<String, Value> = serde_json::from_slice(header).unwrap();
+    let values = |entry: &Value| {
+        assert_eq!(entry["dtype"], "F64");
+        let range = numbers(&entry["data_offsets"]);
+        let values = data[range[0]..range[1]].chunks_exact(8);
+        values.map(|value| f64::from_le_bytes(value.try_into().unwrap())).collect()
+    };
+    header
+        .iter()
+        .filter(|(name, _)| *name != "__metadata__")
+        .map(|(name, entry)| (name.clone(), values(entry)))
+        .collect()
+}
+
+fn number(value: &Value) -> usize {
+    usize::try_from(value.as_u64().unwrap()).unwrap()
+}
+
+fn numbers(value: &Value) -> Vec<usize> {
+    value.as_array().unwrap().iter().map(number).collect()
+}
+
+fn shape(value: &Value) -> [usize; 4] {
+    numbers(value).try_into().unwrap()
+}
+
+/// `formula.py`: element `index` of the tensor `name`, in `[0, 1)`.
+fn uniform(name: &str, index: usize) -> f64 {
+    let hash = |hash: u64, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01B3);
+    let hash = name.bytes().fold(0xCBF2_9CE4_8422_2325, hash);
+    let mut z = hash.wrapping_add((index as u64 + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15));
+    z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+    ((z ^ (z >> 31)) >> 40) as f64 / f64::from(1 << 24)
+}
+
+/// The power of two nearest to `sqrt(6 / fan_in)`.
+fn scale(fan_in: usize) -> f64 {
+    let (mut power, mut limit) = (2.0, 3);
+    while fan_in >= limit {
+        (power, limit) = (power / 2.0, limit * 4);
+    }
+    power
+}
+
+/// Gives every parameter the formula's values; `prefix` is the case's name for single layers.
+fn fill<T: Element>(layer: &mut dyn Layer<T>, prefix: &str) {
+    layer.visit_mut(prefix, &mut |name, parameter| {
+        let role = parameter.role();
+        let inputs = if role == Role::DepthwiseWeight { 2 } else { parameter.shape().len() - 1 };
+        let bound = scale(parameter.shape()[..inputs].iter().product());
+        for (index, value) in parameter.as_mut_slice().iter_mut().enumerate() {
+            let u = uniform(&name, index);
+            *value = T::from_f64(match role {
+                Role::NormScale => 0.5 + u,
+                Role::RunningStatistic if name.ends_with("var") => 0.5 + u,
+                Role::RunningStatistic => (u - 0.5) / 2.0,
+                Role::NormShift | Role::Bias => u - 0.5,
+                Role::ConvWeight | Role::DepthwiseWeight | Role::LinearWeight => (2.0 * u - 1.0) * bound,
+            });
+        }
+    });
+}
+
+fn input<T: Element>(case: &Value) -> Tensor<T> {
+    let name = format!("{}.input", case["name"].as_str().unwrap());
+    let scale = case["input_scale"].as_f64().unwrap_or(1.0);
+    let mut index = 0;
+    Tensor::from_fn(shape(&case["input"]), |_| {
+        index += 1;
+        T::from_f64((2.0 * uniform(&name, index - 1) - 1.0) * scale)
+    })
+    .unwrap()
+}
+
+fn padding(case: &Value) -> Padding {
+    match &case["padding"] {
+        Value::String(_) => Padding::Same,
+        sides => {
+            let [top, bottom, left, right] = shape(sides);
+            Padding::Explicit { top, bottom, left, right }
+        }
+    }
+}
+
+/// The layer of a case, except for windowed pooling, which is an operation alone.
+fn layer(case: &Value) -> Option<Box<dyn Layer<f64>>> {
+    let get = |name: &str| number(&case[name]);
+    let batch_norm = || BatchNormConvention {
+        epsilon: case["eps"].as_f64().unwrap(),
+        ..WeightSource::Torchvision.batch_norm(Architecture::MobileNetV2)
+    };
+    let has_bias = case["bias"] == true;
+    Some(match case["op"].as_str().unwrap() {
+        "conv2d" => {
+            let builder = Conv2d::builder(get("in_channels"), get("out_channels")).kernel_size(get("kernel"));
+            let builder = builder.stride(get("stride")).dilation(get("dilation")).groups(get("groups"));
+            let builder = builder.padding(padding(case));
+            Box::new(if has_bias { builder } else { builder.without_bias() }.build().unwrap())
+        }
+        "depthwise_conv2d" => {
+            let builder = DepthwiseConv2d::builder(get("channels")).channel_multiplier(get("multiplier"));
+            let builder = builder.kernel_size(get("kernel")).stride(get("stride")).dilation(get("dilation"));
+            let builder = builder.padding(padding(case));
+            Box::new(if has_bias { builder } else { builder.without_bias() }.build().unwrap())
+        }
+        "linear" => {
+            let builder = Linear::builder(get("in_features"), get("out_features"));
+            Box::new(if has_bias { builder } else { builder.without_bias() }.build().unwrap())
+        }
+        "batch_norm" => {
+            Box::new(BatchNorm2d::builder(shape(&case["input"])[3]).convention(batch_norm()).build().unwrap())
+        }
+        "conv_bn_relu" => {
+            let builder = ConvBnRelu::builder(get("in_channels"), get("out_channels")).groups(get("groups"));
+            let builder = builder.kernel_size(get("kernel")).stride(get("stride")).padding(padding(case));
+            let activation = match case["activation"].as_str().unwrap() {
+                "relu6" => Activation::Relu6,
+                "relu" => Activation::Relu,
+                _ => Activation::None,
+            };
+            Box::new(builder.activation(activation).batch_norm(batch_norm()).build().unwrap())
+        }
+        "depthwise_separable" => {
+            let builder = DepthwiseSeparable::builder(get("in_channels"), get("out_channels"));
+            let builder = builder.kernel_size(get("kernel")).stride(get("stride")).padding(padding(case));
+            Box::new(builder.batch_norm(batch_norm()).build().unwrap())
+        }
+        "inverted_residual" => {
+            let builder = InvertedResidual::builder(get("in_channels"), get("out_channels"));
+            let builder = builder.expand_ratio(get("expand_ratio")).batch_norm(batch_norm());
+            let builder = builder.kernel_size(get("kernel")).stride(get("stride")).padding(padding(case));
+            let block = builder.build().unwrap();
+            assert_eq!(case["residual"], block.has_residual());
+            Box::new(block)
+        }
+        "relu" => Box::new(Relu),
+        "relu6" => Box::new(Relu6),
+        "softmax" => Box::new(Softmax),
+        "global_avg_pool" => Box::new(GlobalAveragePool),
+        "global_max_pool" => Box::new(GlobalMaxPool),
+        _ => return None,
+    })
+}
+
+fn assert_close(name: &str, found: &[f64], expected: &[f64], tolerance: f64) {
+    assert_eq!(found.len(), expected.len(), "{name}");
+    for (index, (found, expected)) in found.iter().zip(expected).enumerate() {
+        assert!((found - expected).abs() <= tolerance, "{name}[{index}]: {found} instead of {expected}");
+    }
+}
+
+#[test]
+fn layers_equal_pytorch_and_tensorflow() {
+    let expected = tensors("layers.safetensors");
+    let cases = cases("layers.json");
+    assert!(cases.len() > 100);
+    for case in &cases {
+        let name = case["name"].as_str().unwrap();
+        let output = if let Some(mut layer) = layer(case) {
+            let prefix = if case["op"] == "batch_norm" { format!("{name}.bn") } else { name.into() };
+            fill(&mut *layer, &prefix);
+            assert_eq!(layer.output_shape(shape(&case["input"])).unwrap(), shape(&case["output"]), "{name}");
+            layer.forward(&input(case)).unwrap()
+        } else {
+            assert_eq!(case["op"], "avg_pool2d");
+            let pooling = if case["count_include_pad"] == true { Pooling::AveragePadded } else { Pooling::Average };
+            let window = Window::new(number(&case["kernel"]), padding(case)).stride(number(&case["stride"]));
+            ops::pool2d(&input(case), &window, pooling, &Runtime::new()).unwrap()
+        };
+        assert_eq!(output.shape(), shape(&case["output"]), "{name}");
+        assert_close(name, output.as_slice(), &expected[&format!("{name}.output")], 1e-10);
+    }
+}
+
+fn network<T: Element>(case: &Value) -> Network<T> {
+    let (alpha, classes) = (case["alpha"].as_f64().unwrap(), number(&case["classes"]));
+    let (source, architecture) = case["source"].as_str().unwrap().split_once('_').unwrap();
+    let source = if source == "hf" { WeightSource::HuggingFace } else { source.parse().unwrap() };
+    let zeros = Initializer::Zeros;
+    let mut network: Network<T> = if architecture == "v1" {
+        MobileNetV1::builder().alpha(alpha).source(source).classes(classes).initializer(zeros).build().unwrap().into()
+    } else {
+        MobileNetV2::builder().alpha(alpha).source(source).classes(classes).initializer(zeros).build().unwrap().into()
+    };
+    fill(&mut network, "");
+    network
+}
+
+/// Mean, mean of magnitudes and four elements.
+fn digest(map: &[f64]) -> Vec<f64> {
+    let mean = |values: &dyn Fn(f64) -> f64| map.iter().map(|&value| values(value)).sum::<f64>() / map.len() as f64;
+    let samples = (0..4).map(|i| map[(map.len() - 1) * i / 3]);
+    [mean(&|value| value), mean(&f64::abs)].into_iter().chain(samples).collect()
+}
+
+#[test]
+fn networks_and_each_of_their_blocks_equal_every_framework() {
+    let expected = tensors("models.safetensors");
+    for case in &cases("models.json") {
+        let name = case["name"].as_str().unwrap();
+        let net = network::<f64>(case);
+        let digests = &expected[&format!("{name}.digest")];
+        let shapes = case["blocks"].as_array().unwrap();
+        assert_eq!(net.features().len(), shapes.len(), "{name}");
+        let mut map = input(case);
+        for (index, ((_, block), expected)) in net.features().iter().zip(digests.chunks_exact(6)).enumerate() {
+            map = block.forward(&map).unwrap();
+            assert_eq!(map.shape(), shape(&shapes[index]), "{name} block {index}");
+            assert_close(&format!("{name} block {index}"), &digest(map.as_slice()), expected, 1e-10);
+        }
+        let logits = net.head().forward(&map).unwrap();
+        assert_close(name, logits.as_slice(), &expected[&format!("{name}.logits")], 1e-10);
+    }
+}
+
+/// Rounding grows along 50 layers: 3e-5 of the logits' size was seen.
+#[test]
+fn narrow_single_precision_networks_equal_every_framework() {
+    let expected = tensors("models.safetensors");
+    for case in cases("models.json").iter().filter(|case| case["alpha"].as_f64() < Some(1.0)) {
+        let name = case["name"].as_str().unwrap();
+        let expected = &expected[&format!("{name}.logits")];
+        let logits = network::<f32>(case).forward(&input(case)).unwrap();
+        let logits: Vec<f64> = logits.as_slice().iter().map(|&value| f64::from(value)).collect();
+        let greatest = expected.iter().fold(0.0_f64, |greatest, value| greatest.max(value.abs()));
+        assert_close(name, &logits, expected, 2e-4 * greatest);
+    }
+}
