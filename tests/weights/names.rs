@@ -36,9 +36,11 @@ fn assert_names(source: WeightSource, pairs: &[(&str, &str)]) {
 
 #[test]
 fn golden_names_and_shapes_agree() {
+    /// Their name and shape, our name and shape.
+    type Row = (String, Vec<usize>, String, Vec<usize>);
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/names.json");
     let text = std::fs::read_to_string(path).unwrap();
-    let golden: BTreeMap<String, Vec<(String, Vec<usize>, String, Vec<usize>)>> = serde_json::from_str(&text).unwrap();
+    let golden: BTreeMap<String, Vec<Row>> = serde_json::from_str(&text).unwrap();
     let sources = [
         ("torchvision_v2", WeightSource::Torchvision),
         ("timm_v1", WeightSource::Timm),

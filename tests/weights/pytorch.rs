@@ -8,7 +8,7 @@ use crate::{assert_refused, open};
 
 /// The attack in both containers.
 #[track_caller]
-fn assert_spec_refused(spec: TensorSpec, cause: &str) {
+fn assert_spec_refused(spec: TensorSpec<'_>, cause: &str) {
     assert_refused(&archive(&state_pickle(&[spec]), &[("0", &good_bytes())]), cause);
     let spec = TensorSpec { is_legacy: true, ..spec };
     assert_refused(&legacy(&state_pickle(&[spec]), &[("0", 6, &good_bytes())]), cause);
@@ -91,7 +91,7 @@ fn doubled_names_are_refused() {
 }
 
 #[track_caller]
-fn assert_spec_refused_twice(spec: TensorSpec, cause: &str) {
+fn assert_spec_refused_twice(spec: TensorSpec<'_>, cause: &str) {
     assert_refused(&archive(&state_pickle(&[spec, spec]), &[("0", &good_bytes())]), cause);
 }
 
