@@ -72,6 +72,16 @@ impl<'a> PackedDepthwise<'a> {
         }
         Self { taps, channels, packed }
     }
+
+    /// Weights that [`PackedDepthwise::pack`] packed before, for the same sizes.
+    ///
+    /// # Panics
+    ///
+    /// If `packed` is shorter than [`PackedDepthwise::len`].
+    #[must_use]
+    pub fn from_packed(taps: usize, channels: usize, packed: &'a [f32]) -> Self {
+        Self { taps, channels, packed: &packed[..Self::len(taps, channels)] }
+    }
 }
 
 /// First channel and width of every block.

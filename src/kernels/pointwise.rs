@@ -43,6 +43,16 @@ impl<'a> PackedWeights<'a> {
         Self { level, inputs, outputs, packed }
     }
 
+    /// Weights that [`PackedWeights::pack`] packed before, for the same level and sizes.
+    ///
+    /// # Panics
+    ///
+    /// If `packed` is shorter than [`PackedWeights::len`].
+    #[must_use]
+    pub fn from_packed(level: SimdLevel, inputs: usize, outputs: usize, packed: &'a [f32]) -> Self {
+        Self { level, inputs, outputs, packed: &packed[..Self::len(level, inputs, outputs)] }
+    }
+
     pub(super) fn level(&self) -> SimdLevel {
         self.level
     }
