@@ -20,8 +20,11 @@ fn kernels(c: &mut Criterion) {
         let mut group = c.benchmark_group(level.name());
         for &call in &calls {
             let mut run = call.prepare(level);
+            let [input, mut output] = call.lengths().map(|length| vec![0.5; length]);
             group.throughput(Throughput::Elements(call.multiply_adds()));
-            group.bench_function(call.to_string().replace(' ', "/"), |bencher| bencher.iter(&mut run));
+            group.bench_function(call.to_string().replace(' ', "/"), |bencher| {
+                bencher.iter(|| run(&input, &mut output))
+            });
         }
     }
 }

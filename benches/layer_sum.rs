@@ -1,8 +1,8 @@
 //! The kernels' time summed over the real layers of a network, weights packed: what a network costs without the work
 //! around its kernels.
 //!
-//! `cargo bench --bench layer_sum -- [v1_100|v2_100|v2_035] [LEVEL]` runs the calls in the order of the network, so
-//! that each meets the caches as the one before left them, and prints `median_ms=` of the sum and every call's share.
+//! `cargo bench --bench layer_sum -- [v1_100|v2_100|v2_035] [LEVEL]` runs the calls in the order of the network, each
+//! on what the one before wrote, between two buffers, and prints `median_ms=` of the sum and every call's share.
 
 mod shapes;
 
@@ -23,15 +23,19 @@ fn main() {
         let calls = shapes::calls(model);
         let mut runs: Vec<_> = calls.iter().map(|call| call.prepare(level)).collect();
         let mut times = vec![Vec::new(); calls.len()];
+        let largest = calls.iter().flat_map(|call| call.lengths()).max().unwrap_or(0);
+        let [mut from, mut to] = [(); 2].map(|()| vec![0.5; largest]);
         let mut sums = Vec::new();
         for pass in 0..PASSES {
             let begin = Instant::now();
-            for (run, times) in runs.iter_mut().zip(&mut times) {
+            for ((call, run), times) in calls.iter().zip(&mut runs).zip(&mut times) {
+                let [input, output] = call.lengths();
                 let begin = Instant::now();
-                run();
+                run(&from[..input], &mut to[..output]);
                 if pass >= WARM_UP {
                     times.push(begin.elapsed().as_secs_f64());
                 }
+                std::mem::swap(&mut from, &mut to);
             }
             if pass >= WARM_UP {
                 sums.push(begin.elapsed().as_secs_f64());

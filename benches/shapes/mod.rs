@@ -36,63 +36,70 @@ impl Call {
         }
     }
 
-    /// The call over buffers of its own, with weights packed; what it returns runs it once.
-    pub(crate) fn prepare(self, level: SimdLevel) -> Box<dyn FnMut()> {
+    /// Floats of its input and its output.
+    pub(crate) fn lengths(self) -> [usize; 2] {
+        match self {
+            Self::Stem { size, outputs } => [size * size * 3, size * size / 4 * outputs],
+            Self::Depthwise { size, channels, stride, .. } => {
+                [size * size * channels, size.div_ceil(stride).pow(2) * channels]
+            }
+            Self::Pointwise { size, inputs, outputs, .. } => [size * size * inputs, size * size * outputs],
+            Self::GlobalAverage { size, channels } => [size * size * channels, channels],
+            Self::Linear { inputs, outputs } => [inputs, outputs],
+        }
+    }
+
+    /// The call with weights packed; what it returns runs it once, from an input to an output.
+    pub(crate) fn prepare(self, level: SimdLevel) -> Box<dyn FnMut(&[f32], &mut [f32])> {
         let values = |count: usize| (0..count).map(|i| (i * 37 % 251) as f32 / 125.0 - 1.0).collect::<Vec<f32>>();
         let relu6 = Clamp::relu6();
         match self {
             Self::Stem { size, outputs } => {
                 let g = Window::new(3, Padding::Symmetric(1)).stride(2).over([size; 2]).unwrap();
-                let (input, weight, bias) = (values(size * size * 3), values(27 * outputs), values(outputs));
+                let (weight, bias) = (values(27 * outputs), values(outputs));
                 let mut packed = vec![0.0; PackedWeights::len(level, 27, outputs)];
-                let mut output = vec![0.0; g.output_pixels() * outputs];
                 let mut scratch = vec![0.0; conv_scratch_len(&g, 3)];
                 let _ = PackedWeights::pack(level, Pixels::dense(&weight, 27, outputs), Some(&bias), &mut packed);
-                Box::new(move || {
+                Box::new(move |input, output| {
                     let weights = PackedWeights::from_packed(level, 27, outputs, &packed);
                     let group = Group { weights, first_input: 0, inputs: 3 };
-                    let input = Pixels::dense(&input, size * size, 3);
-                    let mut output = PixelsMut::dense(&mut output, g.output_pixels(), outputs);
+                    let input = Pixels::dense(input, size * size, 3);
+                    let mut output = PixelsMut::dense(output, g.output_pixels(), outputs);
                     conv(&g, &group, input, relu6, 0, &mut output, &mut scratch);
                 })
             }
             Self::Depthwise { size, channels, kernel, stride } => {
                 let g = Window::new(kernel, Padding::Symmetric(kernel / 2)).stride(stride).over([size; 2]).unwrap();
-                let (input, weight, bias) =
-                    (values(size * size * channels), values(g.taps() * channels), values(channels));
+                let (weight, bias) = (values(g.taps() * channels), values(channels));
                 let mut packed = vec![0.0; PackedDepthwise::len(g.taps(), channels)];
-                let mut output = vec![0.0; g.output_pixels() * channels];
                 let mut scratch = vec![0.0; depthwise_scratch_len(&g)];
                 let _ = PackedDepthwise::pack(g.taps(), channels, &weight, Some(&bias), &mut packed);
-                Box::new(move || {
+                Box::new(move |input, output| {
                     let weights = PackedDepthwise::from_packed(g.taps(), channels, &packed);
-                    let input = Pixels::dense(&input, size * size, channels);
-                    let mut output = PixelsMut::dense(&mut output, g.output_pixels(), channels);
+                    let input = Pixels::dense(input, size * size, channels);
+                    let mut output = PixelsMut::dense(output, g.output_pixels(), channels);
                     depthwise(level, &g, &weights, input, relu6, 0, &mut output, &mut scratch);
                 })
             }
             Self::Pointwise { size, inputs, outputs, residual } => {
                 let rows = size * size;
-                let (input, weight, bias) = (values(rows * inputs), values(inputs * outputs), values(outputs));
+                let (weight, bias) = (values(inputs * outputs), values(outputs));
                 let added = residual.then(|| values(rows * outputs));
                 let mut packed = vec![0.0; PackedWeights::len(level, inputs, outputs)];
-                let mut output = vec![0.0; rows * outputs];
                 let _ = PackedWeights::pack(level, Pixels::dense(&weight, inputs, outputs), Some(&bias), &mut packed);
-                Box::new(move || {
+                Box::new(move |input, output| {
                     let weights = PackedWeights::from_packed(level, inputs, outputs, &packed);
                     let added = added.as_ref().map(|added| Pixels::dense(added, rows, outputs));
-                    let mut output = PixelsMut::dense(&mut output, rows, outputs);
-                    pointwise(&weights, Pixels::dense(&input, rows, inputs), added, relu6, &mut output);
+                    let mut output = PixelsMut::dense(output, rows, outputs);
+                    pointwise(&weights, Pixels::dense(input, rows, inputs), added, relu6, &mut output);
                 })
             }
             Self::GlobalAverage { size, channels } => {
-                let (input, mut output) = (values(size * size * channels), vec![0.0; channels]);
-                Box::new(move || global_average(Pixels::dense(&input, size * size, channels), &mut output))
+                Box::new(move |input, output| global_average(Pixels::dense(input, size * size, channels), output))
             }
             Self::Linear { inputs, outputs } => {
-                let (input, weight, bias) = (values(inputs), values(inputs * outputs), values(outputs));
-                let mut output = vec![0.0; outputs];
-                Box::new(move || linear(level, &input, &weight, Some(&bias), Clamp::none(), &mut output))
+                let (weight, bias) = (values(inputs * outputs), values(outputs));
+                Box::new(move |input, output| linear(level, input, &weight, Some(&bias), Clamp::none(), output))
             }
         }
     }
