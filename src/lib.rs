@@ -1,9 +1,29 @@
-//! MobileNet networks on CPUs.
+//! MobileNet networks on CPUs: build them at any width, load their published weights, run them fast, or compose others
+//! from the same blocks.
+//!
+//! - [`Tensor`]: a batch of images or maps, `[N, H, W, C]`, over ndarray.
+//! - [`layers`]: [`ConvBnRelu`], [`InvertedResidual`](layers::InvertedResidual) and the rest, behind the trait [`Layer`].
+//! - [`models`]: [`MobileNetV1`] and [`MobileNetV2`] with the width multiplier `alpha`.
+//! - [`weights`]: [`StateDict::open`](layers::StateDict) reads PyTorch's, TensorFlow's and its own files; [`WeightSource`]
+//!   binds the conventions that travel with them.
+//! - [`ops`] and [`kernels`]: the math without parameters, on tensors and on slices; [`Runtime`] chooses SIMD level and
+//!   threads.
+//! - [`check`]: for your own tests.
+//!
+//! ```
+//! use mobilenet::{Layer, MobileNetV2, Tensor};
+//!
+//! let net = MobileNetV2::<f32>::builder().alpha(0.35).classes(10).build()?;
+//! let logits = net.forward(&Tensor::zeros([1, 64, 64, 3])?)?;
+//! assert_eq!(logits.shape(), [1, 1, 1, 10]);
+//! # Ok::<(), mobilenet::Error>(())
+//! ```
 #![cfg_attr(not(feature = "std"), no_std)]
 #![forbid(unsafe_code)]
 
 extern crate alloc;
 
+pub mod check;
 mod element;
 mod error;
 pub mod kernels;
@@ -26,3 +46,8 @@ pub use runtime::Runtime;
 pub use shape::{Padding, Shape, Window};
 pub use source::{Architecture, WeightSource};
 pub use tensor::Tensor;
+
+/// The README's code, compiled and run.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+mod readme {}

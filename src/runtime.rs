@@ -97,6 +97,7 @@ impl Runtime {
 
     /// Cuts `data` into chunks of `chunk` elements (the last may be shorter) and gives each to `work` with its
     /// index, on this runtime's threads.
+    #[cfg_attr(not(feature = "rayon"), expect(clippy::unused_self, reason = "threads come with `rayon`"))]
     pub(crate) fn for_each_chunk<T: Send>(&self, data: &mut [T], chunk: usize, work: impl Fn(usize, &mut [T]) + Sync) {
         if data.is_empty() {
             return;

@@ -11,6 +11,9 @@ use mobilenet::models::{MOBILENET_V1_STAGES, MOBILENET_V2_STAGES};
 use mobilenet::source::Rounding;
 use mobilenet::{Padding, SimdLevel, Window};
 
+/// A kernel call with its weights packed: runs once, from an input to an output.
+pub(crate) type Run = Box<dyn FnMut(&[f32], &mut [f32])>;
+
 /// One kernel call; maps are square, `size` pixels wide at the input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Call {
@@ -49,8 +52,8 @@ impl Call {
         }
     }
 
-    /// The call with weights packed; what it returns runs it once, from an input to an output.
-    pub(crate) fn prepare(self, level: SimdLevel) -> Box<dyn FnMut(&[f32], &mut [f32])> {
+    /// The call with weights packed for a level.
+    pub(crate) fn prepare(self, level: SimdLevel) -> Run {
         let values = |count: usize| (0..count).map(|i| (i * 37 % 251) as f32 / 125.0 - 1.0).collect::<Vec<f32>>();
         let relu6 = Clamp::relu6();
         match self {

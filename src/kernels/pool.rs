@@ -33,9 +33,9 @@ pub fn pool<T: Element>(
                 let Some(column) = geometry.source(1, pixel % columns, j) else { continue };
                 let input = &input.data[(row * width + column) * input.pitch..][..channels];
                 if pooling == Pooling::Max {
-                    greater(output, input)
+                    greater(output, input);
                 } else {
-                    add(output, input)
+                    add(output, input);
                 }
                 count += 1;
             }

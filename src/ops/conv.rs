@@ -41,23 +41,34 @@ pub fn pointwise_conv2d<T: Element>(
         return Ok(output);
     }
     let weight = weight.as_standard_layout();
-    match (T::as_f32(input.as_slice()), T::as_f32(contiguous(&weight)), T::as_f32_mut(output.as_mut_slice())) {
-        (Some(input), Some(weight), Some(output)) => {
-            let input = Pixels::dense(input, n * h * w, inputs);
-            pointwise_f32(input, weight, &epilogue.to_f32(), output, runtime);
-        }
-        _ => {
-            let rows = input.view().into_shape_with_order([n * h * w, inputs]).expect("standard layout");
-            let mut sums = ndarray::Array2::zeros([n * h * w, outputs]);
-            ndarray::linalg::general_mat_mul(T::one(), &rows, &weight, T::zero(), &mut sums);
-            let residual = epilogue.residual.map(Tensor::as_slice);
-            for (at, (output, sum)) in output.as_mut_slice().iter_mut().zip(sums).enumerate() {
-                let bias = epilogue.bias.map_or(T::zero(), |bias| bias[at % outputs]);
-                *output = epilogue.clamp.apply(bias + sum + residual.map_or(T::zero(), |residual| residual[at]));
-            }
-        }
+    if let (Some(input), Some(weight), Some(output)) =
+        (T::as_f32(input.as_slice()), T::as_f32(contiguous(&weight)), T::as_f32_mut(output.as_mut_slice()))
+    {
+        let input = Pixels::dense(input, n * h * w, inputs);
+        pointwise_f32(input, weight, &epilogue.in_f32(), output, runtime);
+    } else {
+        pointwise_any(input, weight.view(), epilogue, output.as_mut_slice());
     }
     Ok(output)
+}
+
+/// Through matrixmultiply, then the epilogue.
+fn pointwise_any<T: Element>(
+    input: &Tensor<T>,
+    weight: ArrayView2<'_, T>,
+    epilogue: Epilogue<'_, T>,
+    output: &mut [T],
+) {
+    let (inputs, outputs) = weight.dim();
+    let pixels = output.len() / outputs;
+    let rows = ArrayView2::from_shape([pixels, inputs], input.as_slice()).expect("standard layout");
+    let mut sums = ndarray::Array2::zeros([pixels, outputs]);
+    ndarray::linalg::general_mat_mul(T::one(), &rows, &weight, T::zero(), &mut sums);
+    let residual = epilogue.residual.map(Tensor::as_slice);
+    for (at, (output, sum)) in output.iter_mut().zip(sums).enumerate() {
+        let bias = epilogue.bias.map_or(T::zero(), |bias| bias[at % outputs]);
+        *output = epilogue.clamp.apply(bias + sum + residual.map_or(T::zero(), |residual| residual[at]));
+    }
 }
 
 /// Bias, residual and clamp of a convolution in `f32`.
@@ -68,7 +79,7 @@ struct EpilogueF32<'a> {
 }
 
 impl<T: Element> Epilogue<'_, T> {
-    fn to_f32(&self) -> EpilogueF32<'_> {
+    fn in_f32(&self) -> EpilogueF32<'_> {
         let clamp =
             T::as_f32(core::slice::from_ref(&self.clamp.low)).zip(T::as_f32(core::slice::from_ref(&self.clamp.high)));
         EpilogueF32 {
@@ -176,7 +187,7 @@ pub fn depthwise_conv2d<T: Element>(
     let vectors = multiplier == 1 && channels >= PackedDepthwise::LEAST_CHANNELS;
     match (T::as_f32(input), T::as_f32(weight), T::as_f32_mut(output.as_mut_slice())) {
         (Some(input), Some(weight), Some(output)) if vectors => {
-            let EpilogueF32 { bias, clamp, .. } = epilogue.to_f32();
+            let EpilogueF32 { bias, clamp, .. } = epilogue.in_f32();
             let mut packed = vec![0.0; PackedDepthwise::len(geometry.taps(), c)];
             let weights = PackedDepthwise::pack(geometry.taps(), c, weight, bias, &mut packed);
             for_each_piece(output, shape, runtime, |image, first_row, mut output| {
@@ -220,7 +231,7 @@ pub fn conv2d<T: Element>(
     let image_len = h * w * c;
     match (T::as_f32(input), T::as_f32(weight), T::as_f32_mut(output.as_mut_slice())) {
         (Some(input), Some(weight), Some(output)) => {
-            conv_f32(&geometry, groups, [input, weight], &epilogue.to_f32(), (output, shape), runtime);
+            conv_f32(&geometry, groups, [input, weight], &epilogue.in_f32(), (output, shape), runtime);
         }
         _ => for_each_piece(output.as_mut_slice(), shape, runtime, |image, first_row, mut output| {
             let input = Pixels::dense(&input[image * image_len..], h * w, c);
