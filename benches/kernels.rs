@@ -23,7 +23,7 @@ fn kernels(c: &mut Criterion) {
             let [input, mut output] = call.lengths().map(|length| vec![0.5; length]);
             group.throughput(Throughput::Elements(call.multiply_adds()));
             group.bench_function(call.to_string().replace(' ', "/"), |bencher| {
-                bencher.iter(|| run(&input, &mut output))
+                bencher.iter(|| run(&input, &mut output));
             });
         }
     }
