@@ -14,6 +14,7 @@ mod runtime;
 pub mod shape;
 pub mod source;
 mod tensor;
+pub mod weights;
 
 pub use element::Element;
 pub use error::{Error, LoadReport, MisshapenTensor, Result};
