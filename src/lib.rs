@@ -10,6 +10,8 @@ pub mod kernels;
 pub mod layers;
 pub mod models;
 pub mod ops;
+#[cfg(feature = "image")]
+pub mod preprocess;
 mod runtime;
 pub mod shape;
 pub mod source;
@@ -22,6 +24,8 @@ pub use kernels::SimdLevel;
 pub use layers::{ConvBnRelu, InvertedResidual, Layer, LoadMode, Sequential, StateDict};
 pub use models::{MobileNetV1, MobileNetV2};
 pub use ndarray;
+#[cfg(feature = "image")]
+pub use preprocess::image;
 pub use runtime::Runtime;
 pub use shape::{Padding, Shape, Window};
 pub use source::{Architecture, WeightSource};
