@@ -141,7 +141,11 @@ impl Predictions {
             .iter()
             .zip(labels)
             .enumerate()
-            .map(|(index, (value, label))| Prediction { index, label: label.clone(), probability: (value / sum) as f32 })
+            .map(|(index, (value, label))| Prediction {
+                index,
+                label: label.clone(),
+                probability: (value / sum) as f32,
+            })
             .collect();
         ranked.sort_by(|a, b| b.probability.total_cmp(&a.probability));
         Ok(Self { ranked })

@@ -4,6 +4,8 @@
 
 extern crate alloc;
 
+#[cfg(feature = "image")]
+pub mod classifier;
 mod element;
 mod error;
 pub mod kernels;
@@ -12,12 +14,16 @@ pub mod models;
 pub mod ops;
 #[cfg(feature = "image")]
 pub mod preprocess;
+#[cfg(feature = "pretrained")]
+pub mod pretrained;
 mod runtime;
 pub mod shape;
 pub mod source;
 mod tensor;
 pub mod weights;
 
+#[cfg(feature = "image")]
+pub use classifier::{Classifier, Prediction, Predictions};
 pub use element::Element;
 pub use error::{Error, LoadReport, MisshapenTensor, Result};
 pub use kernels::SimdLevel;

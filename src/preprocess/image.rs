@@ -188,8 +188,9 @@ impl<'a> Rgb<'a> {
         if width == 0 || height == 0 {
             return Err(Error::shape("image", "pixels", &found, "at least one pixel"));
         }
-        let expected = u64::from(width) * u64::from(height) * 3;
-        if pixels.len() as u64 != expected {
+        // Wider than 64 bits: three times the largest size would overflow them.
+        let expected = u128::from(width) * u128::from(height) * 3;
+        if pixels.len() as u128 != expected {
             let expected = format_args!("[{expected}], 3 bytes for each of {width} x {height} pixels");
             return Err(Error::shape("image", "pixels", &[pixels.len()], expected));
         }

@@ -86,7 +86,7 @@ mod tests {
     fn reducing_skips_pixels() {
         let pixels: Vec<u8> = (0..8_u8).flat_map(|x| [x * 30; 3]).collect();
         let image = Rgb::new(&pixels, 8, 1).unwrap();
-        let output = central_bilinear(image, 1.0, 2);
-        assert_eq!([output[0], output[3]], [0.0, 120.0 * (1.0 / 255.0)]);
+        let row: Vec<f32> = central_bilinear(image, 1.0, 2).into_iter().step_by(3).take(2).collect();
+        assert_eq!(row, [0.0, 120.0 * (1.0 / 255.0)]);
     }
 }

@@ -7,7 +7,7 @@ use std::path::Path;
 /// # Panics
 ///
 /// If the file is missing or anything else.
-pub fn read(path: &Path) -> (Vec<usize>, Vec<f32>) {
+pub(crate) fn read(path: &Path) -> (Vec<usize>, Vec<f32>) {
     let bytes = std::fs::read(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     assert!(bytes.starts_with(b"\x93NUMPY\x01"), "{}: not a version 1 .npy file", path.display());
     let start = 10 + usize::from(u16::from_le_bytes([bytes[8], bytes[9]]));
