@@ -174,6 +174,18 @@ impl Conv2dGeometry {
         self.output[0] * self.output[1]
     }
 
+    /// Rows from the first to the last the kernel touches: what a ring of input rows must hold.
+    #[must_use]
+    pub const fn ring_rows(&self) -> usize {
+        (self.kernel[0] - 1) * self.dilation[0] + 1
+    }
+
+    /// Columns of the input map with the zeros on both sides.
+    #[must_use]
+    pub const fn padded_width(&self) -> usize {
+        self.before[1] + self.input[1] + self.after[1]
+    }
+
     /// The input index that tap `tap` of output `output` reads on `axis`, or `None` in the padding.
     #[must_use]
     pub fn source(&self, axis: usize, output: usize, tap: usize) -> Option<usize> {

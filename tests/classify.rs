@@ -1,5 +1,7 @@
 //! The embedded network, from photos to labels.
 
+mod common;
+
 use mobilenet::image::Image;
 use mobilenet::preprocess::Preprocess;
 use mobilenet::pretrained::{IMAGENET_LABELS, mobilenet_v2, mobilenet_v2_network};
@@ -8,19 +10,7 @@ use serde_json::Value;
 
 /// The tensor `embedded.input` of `tests/golden/formula.py`, from -1 to 1.
 fn formula_input() -> Tensor<f32> {
-    let hash = b"embedded.input"
-        .iter()
-        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, &byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
-    let mut z = hash;
-    let values = (0..224 * 224 * 3).map(|_| {
-        z = z.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = z;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^= mixed >> 31;
-        2.0 * ((mixed >> 40) as f32 / (1 << 24) as f32) - 1.0
-    });
-    Tensor::from_shape_vec([1, 224, 224, 3], values.collect()).unwrap()
+    Tensor::from_shape_vec([1, 224, 224, 3], common::values("embedded.input", 224 * 224 * 3)).unwrap()
 }
 
 fn numbers(values: &Value) -> impl Iterator<Item = f64> {

@@ -1,8 +1,11 @@
 //! Layers and networks against PyTorch, TensorFlow, timm, transformers and Keras: see `golden/README.md`.
 
+mod common;
+
 use std::collections::HashMap;
 use std::path::PathBuf;
 
+use common::uniform;
 use mobilenet::kernels::reference::Pooling;
 use mobilenet::layers::{
     Activation, BatchNorm2d, Conv2d, ConvBnRelu, DepthwiseConv2d, DepthwiseSeparable, GlobalAveragePool, GlobalMaxPool,
@@ -52,16 +55,6 @@ fn numbers(value: &Value) -> Vec<usize> {
 
 fn shape(value: &Value) -> [usize; 4] {
     numbers(value).try_into().unwrap()
-}
-
-/// `formula.py`: element `index` of the tensor `name`, in `[0, 1)`.
-fn uniform(name: &str, index: usize) -> f64 {
-    let hash = |hash: u64, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01B3);
-    let hash = name.bytes().fold(0xCBF2_9CE4_8422_2325, hash);
-    let mut z = hash.wrapping_add((index as u64 + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15));
-    z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-    ((z ^ (z >> 31)) >> 40) as f64 / f64::from(1 << 24)
 }
 
 /// The power of two nearest to `sqrt(6 / fan_in)`.

@@ -1,14 +1,25 @@
 //! Kernels: slices in, slices out.
 //!
 //! No allocation, no threads, no errors: sizes are asserted at the top, loops follow. Every kernel has a plain
-//! form in [`reference`] that defines its meaning and a SIMD form for `f32`; maps are channels-last, and the
+//! form in [`mod@reference`] that defines its meaning and a SIMD form for `f32`; maps are channels-last, and the
 //! distance between pixels (the pitch) is given apart from the channel count.
 
 pub mod reference;
 
+mod conv;
+mod depthwise;
 mod level;
+mod linear;
+mod pointwise;
+mod pool;
+mod tile;
 
+pub use conv::{Group, conv, conv_scratch_len};
+pub use depthwise::{PackedDepthwise, depthwise, depthwise_scratch_len};
 pub use level::{SimdLevel, UnknownLevel};
+pub use linear::linear;
+pub use pointwise::{PackedWeights, pointwise};
+pub use pool::{global_average, global_max, pool};
 
 use crate::Element;
 

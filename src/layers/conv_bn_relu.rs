@@ -86,12 +86,14 @@ impl<T: Element> ConvBnRelu<T> {
     #[must_use]
     pub fn folded(&self) -> (Vec<T>, Vec<T>) {
         let (scale, bias) = self.norm.fold();
-        let scaled = |(&weight, &scale): (&T, &T)| {
-            let weight = weight * scale;
-            if weight.abs() < T::min_positive_value() { T::zero() } else { weight }
-        };
-        let rows = self.filter.weight.as_slice().chunks_exact(scale.len());
-        (rows.flat_map(|row| row.iter().zip(&scale).map(scaled)).collect(), bias)
+        let mut weight = self.filter.weight.as_slice().to_vec();
+        for row in weight.chunks_exact_mut(scale.len()) {
+            for (weight, &scale) in row.iter_mut().zip(&scale) {
+                let scaled = *weight * scale;
+                *weight = if scaled.abs() < T::min_positive_value() { T::zero() } else { scaled };
+            }
+        }
+        (weight, bias)
     }
 
     /// Inference that adds `residual` before the activation; only a pointwise convolution takes one.

@@ -1,11 +1,22 @@
 //! Convolutions: pointwise, depthwise and dense.
+//!
+//! Each checks its arguments, packs the weights for the runtime's SIMD level (a few per cent of the work), and gives
+//! rows of the output to the runtime's threads. `f64` runs the reference kernels, pointwise through matrixmultiply.
+
+use alloc::vec;
 
 use ndarray::{ArrayView2, ArrayView4};
 
 use super::{Epilogue, contiguous};
-use crate::kernels::{Pixels, PixelsMut, reference};
+use crate::kernels::{self, Clamp, Group, PackedDepthwise, PackedWeights, Pixels, PixelsMut, reference};
 use crate::shape::Conv2dGeometry;
 use crate::{Element, Error, Result, Runtime, Shape, Tensor, Window};
+
+/// Rows up to which a matrix product reads the weights in place: packing them would cost as much as the product.
+const UNPACKED_ROWS: usize = 3;
+
+/// Rows per piece of work are a multiple of this: whole tiles of 12, 7, 6, 4 and 3 rows.
+const PIECE: usize = 84;
 
 /// Pointwise (1x1) convolution: `[N, H, W, I] -> [N, H, W, O]` with `weight [I, O]`.
 ///
@@ -26,17 +37,105 @@ pub fn pointwise_conv2d<T: Element>(
     let shape = [n, h, w, outputs];
     epilogue.check("pointwise_conv2d", shape)?;
     let mut output = Tensor::zeros(shape)?;
+    if n * h * w * outputs == 0 {
+        return Ok(output);
+    }
     let weight = weight.as_standard_layout();
-    let _ = runtime;
-    reference::pointwise(
-        Pixels::dense(input.as_slice(), n * h * w, inputs),
-        contiguous(&weight),
-        epilogue.bias,
-        epilogue.residual.map(|residual| Pixels::dense(residual.as_slice(), n * h * w, outputs)),
-        epilogue.clamp,
-        &mut PixelsMut::dense(output.as_mut_slice(), n * h * w, outputs),
-    );
+    match (T::as_f32(input.as_slice()), T::as_f32(contiguous(&weight)), T::as_f32_mut(output.as_mut_slice())) {
+        (Some(input), Some(weight), Some(output)) => {
+            let input = Pixels::dense(input, n * h * w, inputs);
+            pointwise_f32(input, weight, &epilogue.to_f32(), output, runtime);
+        }
+        _ => {
+            let rows = input.view().into_shape_with_order([n * h * w, inputs]).expect("standard layout");
+            let mut sums = ndarray::Array2::zeros([n * h * w, outputs]);
+            ndarray::linalg::general_mat_mul(T::one(), &rows, &weight, T::zero(), &mut sums);
+            let residual = epilogue.residual.map(Tensor::as_slice);
+            for (at, (output, sum)) in output.as_mut_slice().iter_mut().zip(sums).enumerate() {
+                let bias = epilogue.bias.map_or(T::zero(), |bias| bias[at % outputs]);
+                *output = epilogue.clamp.apply(bias + sum + residual.map_or(T::zero(), |residual| residual[at]));
+            }
+        }
+    }
     Ok(output)
+}
+
+/// Bias, residual and clamp of a convolution in `f32`.
+struct EpilogueF32<'a> {
+    bias: Option<&'a [f32]>,
+    residual: Option<&'a [f32]>,
+    clamp: Clamp<f32>,
+}
+
+impl<T: Element> Epilogue<'_, T> {
+    fn to_f32(&self) -> EpilogueF32<'_> {
+        let clamp =
+            T::as_f32(core::slice::from_ref(&self.clamp.low)).zip(T::as_f32(core::slice::from_ref(&self.clamp.high)));
+        EpilogueF32 {
+            bias: self.bias.and_then(T::as_f32),
+            residual: self.residual.and_then(|residual| T::as_f32(residual.as_slice())),
+            clamp: clamp.map_or(Clamp::none(), |(low, high)| Clamp { low: low[0], high: high[0] }),
+        }
+    }
+}
+
+fn pointwise_f32(
+    input: Pixels<'_, f32>,
+    weight: &[f32],
+    epilogue: &EpilogueF32<'_>,
+    output: &mut [f32],
+    runtime: &Runtime,
+) {
+    let (inputs, outputs) = (input.channels, output.len() / input.count);
+    let level = runtime.simd_level();
+    if input.count <= UNPACKED_ROWS && epilogue.residual.is_none() {
+        for (input, output) in input.data.chunks(inputs.max(1)).zip(output.chunks_exact_mut(outputs)) {
+            kernels::linear(level, &input[..inputs], weight, epilogue.bias, epilogue.clamp, output);
+        }
+        return;
+    }
+    let mut packed = vec![0.0; PackedWeights::len(level, inputs, outputs)];
+    let weights = PackedWeights::pack(level, Pixels::dense(weight, inputs, outputs), epilogue.bias, &mut packed);
+    let rows = piece_of(input.count, runtime).next_multiple_of(PIECE);
+    runtime.for_each_chunk(output, rows * outputs, |piece, output| {
+        let (first, count) = (piece * rows, output.len() / outputs);
+        let input = Pixels::dense(&input.data[first * inputs..], count, inputs);
+        let residual = epilogue.residual.map(|r| Pixels::dense(&r[first * outputs..], count, outputs));
+        let mut output = PixelsMut::dense(output, count, outputs);
+        kernels::pointwise(&weights, input, residual, epilogue.clamp, &mut output);
+    });
+}
+
+/// Rows of a piece of work: everything for one thread; for more, four pieces each, so that none waits long for the
+/// last.
+fn piece_of(rows: usize, runtime: &Runtime) -> usize {
+    match runtime.thread_count() {
+        1 => rows,
+        threads => rows.div_ceil(4 * threads),
+    }
+}
+
+/// Gives pieces of the output to the threads: whole images if there are enough of them, else rows of each image.
+/// Calls `work(image, first_row, rows)`.
+fn for_each_piece<T: Element>(
+    output: &mut [T],
+    [images, height, width, channels]: Shape,
+    runtime: &Runtime,
+    work: impl Fn(usize, usize, PixelsMut<'_, T>) + Sync,
+) {
+    let work = |image, first_row, output: &mut [T]| {
+        let pixels = output.len() / channels;
+        work(image, first_row, PixelsMut::dense(output, pixels, channels));
+    };
+    let image_len = height * width * channels;
+    if images >= runtime.thread_count() {
+        runtime.for_each_chunk(output, image_len, |image, output| work(image, 0, output));
+    } else {
+        let rows = piece_of(height, runtime);
+        for (image, output) in output.chunks_exact_mut(image_len).enumerate() {
+            runtime.for_each_chunk(output, rows * width * channels, |piece, output| work(image, piece * rows, output));
+        }
+    }
 }
 
 /// Depthwise convolution: `[N, H, W, C] -> [N, OH, OW, C * M]` with `weight [KH, KW, C, M]`; output channel
@@ -66,23 +165,31 @@ pub fn depthwise_conv2d<T: Element>(
     }
     let geometry = window.over([h, w])?;
     let shape = [n, geometry.output[0], geometry.output[1], channels * multiplier];
-    epilogue.check(OPERATION, shape)?;
+    epilogue.check_spatial(OPERATION, shape)?;
     let mut output = Tensor::zeros(shape)?;
+    if n * shape[3] == 0 {
+        return Ok(output);
+    }
     let weight = weight.as_standard_layout();
-    let weight = contiguous(&weight);
-    let _ = runtime;
-    let images = input.as_slice().chunks_exact((h * w * c).max(1));
-    let outputs = output.as_mut_slice().chunks_exact_mut((shape[1] * shape[2] * shape[3]).max(1));
-    for (image, output) in images.zip(outputs) {
-        reference::depthwise(
-            &geometry,
-            Pixels::dense(image, h * w, c),
-            weight,
-            epilogue.bias,
-            epilogue.clamp,
-            0,
-            &mut PixelsMut::dense(output, geometry.output_pixels(), shape[3]),
-        );
+    let (weight, input) = (contiguous(&weight), input.as_slice());
+    let image_len = h * w * c;
+    let vectors = multiplier == 1 && channels >= PackedDepthwise::LEAST_CHANNELS;
+    match (T::as_f32(input), T::as_f32(weight), T::as_f32_mut(output.as_mut_slice())) {
+        (Some(input), Some(weight), Some(output)) if vectors => {
+            let EpilogueF32 { bias, clamp, .. } = epilogue.to_f32();
+            let mut packed = vec![0.0; PackedDepthwise::len(geometry.taps(), c)];
+            let weights = PackedDepthwise::pack(geometry.taps(), c, weight, bias, &mut packed);
+            for_each_piece(output, shape, runtime, |image, first_row, mut output| {
+                let mut scratch = vec![0.0; kernels::depthwise_scratch_len(&geometry)];
+                let input = Pixels::dense(&input[image * image_len..], h * w, c);
+                let level = runtime.simd_level();
+                kernels::depthwise(level, &geometry, &weights, input, clamp, first_row, &mut output, &mut scratch);
+            });
+        }
+        _ => for_each_piece(output.as_mut_slice(), shape, runtime, |image, first_row, mut output| {
+            let input = Pixels::dense(&input[image * image_len..], h * w, c);
+            reference::depthwise(&geometry, input, weight, epilogue.bias, epilogue.clamp, first_row, &mut output);
+        }),
     }
     Ok(output)
 }
@@ -100,30 +207,62 @@ pub fn conv2d<T: Element>(
     epilogue: Epilogue<'_, T>,
     runtime: &Runtime,
 ) -> Result<Tensor<T>> {
-    let shape = input.shape();
-    let (geometry, groups) = conv2d_geometry(shape, weight.shape(), window)?;
-    let [n, h, w, c] = shape;
+    let (geometry, groups) = conv2d_geometry(input.shape(), weight.shape(), window)?;
+    let [n, h, w, c] = input.shape();
     let shape = [n, geometry.output[0], geometry.output[1], weight.dim().3];
-    epilogue.check("conv2d", shape)?;
+    epilogue.check_spatial("conv2d", shape)?;
     let mut output = Tensor::zeros(shape)?;
+    if n * shape[3] == 0 {
+        return Ok(output);
+    }
     let weight = weight.as_standard_layout();
-    let weight = contiguous(&weight);
-    let _ = runtime;
-    let images = input.as_slice().chunks_exact((h * w * c).max(1));
-    let outputs = output.as_mut_slice().chunks_exact_mut((shape[1] * shape[2] * shape[3]).max(1));
-    for (image, output) in images.zip(outputs) {
-        reference::conv(
-            &geometry,
-            groups,
-            Pixels::dense(image, h * w, c),
-            weight,
-            epilogue.bias,
-            epilogue.clamp,
-            0,
-            &mut PixelsMut::dense(output, geometry.output_pixels(), shape[3]),
-        );
+    let (weight, input) = (contiguous(&weight), input.as_slice());
+    let image_len = h * w * c;
+    match (T::as_f32(input), T::as_f32(weight), T::as_f32_mut(output.as_mut_slice())) {
+        (Some(input), Some(weight), Some(output)) => {
+            conv_f32(&geometry, groups, [input, weight], &epilogue.to_f32(), (output, shape), runtime);
+        }
+        _ => for_each_piece(output.as_mut_slice(), shape, runtime, |image, first_row, mut output| {
+            let input = Pixels::dense(&input[image * image_len..], h * w, c);
+            reference::conv(&geometry, groups, input, weight, epilogue.bias, epilogue.clamp, first_row, &mut output);
+        }),
     }
     Ok(output)
+}
+
+fn conv_f32(
+    geometry: &Conv2dGeometry,
+    groups: usize,
+    [input, weight]: [&[f32]; 2],
+    epilogue: &EpilogueF32<'_>,
+    (output, shape): (&mut [f32], Shape),
+    runtime: &Runtime,
+) {
+    let image_len = input.len() / shape[0];
+    let channels = image_len / geometry.input_pixels();
+    let [inputs, outputs] = [channels / groups, shape[3] / groups];
+    let depth = geometry.taps() * inputs;
+    let level = runtime.simd_level();
+    let packed_len = PackedWeights::len(level, depth, outputs);
+    let mut packed = vec![0.0; groups * packed_len];
+    let groups: vec::Vec<_> = packed
+        .chunks_exact_mut(packed_len)
+        .enumerate()
+        .map(|(group, packed)| {
+            let weight = Pixels::new(&weight[group * outputs..], depth, outputs, shape[3]);
+            let bias = epilogue.bias.map(|bias| &bias[group * outputs..][..outputs]);
+            let weights = PackedWeights::pack(level, weight, bias, packed);
+            Group { weights, first_input: group * inputs, inputs }
+        })
+        .collect();
+    for_each_piece(output, shape, runtime, |image, first_row, output| {
+        let mut scratch = vec![0.0; kernels::conv_scratch_len(geometry, channels)];
+        let input = Pixels::dense(&input[image * image_len..], geometry.input_pixels(), channels);
+        for (index, group) in groups.iter().enumerate() {
+            let mut output = PixelsMut::new(&mut output.data[index * outputs..], output.count, outputs, shape[3]);
+            kernels::conv(geometry, group, input, epilogue.clamp, first_row, &mut output, &mut scratch);
+        }
+    });
 }
 
 /// Resolves a convolution with `weight [KH, KW, I, O]` over an input: its geometry and its groups.
@@ -140,7 +279,7 @@ pub fn conv2d_geometry(input: Shape, weight: &[usize], window: &Window) -> Resul
             "weight",
             weight,
             format_args!(
-                "[{kernel_h}, {kernel_w}, I, O] with I dividing the input's {c} channels and O a multiple of the groups {c} / I"
+                "[{kernel_h}, {kernel_w}, I, O] with I dividing the input's {c} channels and O a multiple of {c} / I"
             ),
         )
     };

@@ -37,6 +37,14 @@ impl<T: Element> Default for Epilogue<'_, T> {
 }
 
 impl<T: Element> Epilogue<'_, T> {
+    /// As [`Epilogue::check`] for a convolution that cannot add a residual.
+    fn check_spatial(&self, operation: &'static str, output: crate::Shape) -> Result<()> {
+        if self.residual.is_some() {
+            return Err(Error::invalid(operation, "residual", "present", "none (add it with `ops::add`)"));
+        }
+        self.check(operation, output)
+    }
+
     fn check(&self, operation: &'static str, output: crate::Shape) -> Result<()> {
         if let Some(bias) = self.bias
             && bias.len() != output[3]

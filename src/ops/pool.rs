@@ -1,7 +1,7 @@
 //! Pooling over windows and over whole maps.
 
-use crate::kernels::reference::{self, Pooling};
-use crate::kernels::{Pixels, PixelsMut};
+use crate::kernels::reference::Pooling;
+use crate::kernels::{self, Pixels, PixelsMut};
 use crate::{Element, Result, Runtime, Tensor, Window};
 
 /// Pools every window of each map: `[N, H, W, C] -> [N, OH, OW, C]`.
@@ -21,7 +21,7 @@ pub fn pool2d<T: Element>(
     let image = h * w * c;
     runtime.for_each_chunk(output.as_mut_slice(), (geometry.output_pixels() * c).max(1), |index, part| {
         let pixels = Pixels::dense(&input.as_slice()[index * image..][..image], h * w, c);
-        reference::pool(&geometry, pooling, pixels, &mut PixelsMut::dense(part, geometry.output_pixels(), c));
+        kernels::pool(&geometry, pooling, pixels, &mut PixelsMut::dense(part, geometry.output_pixels(), c));
     });
     Ok(output)
 }
@@ -32,7 +32,7 @@ pub fn pool2d<T: Element>(
 ///
 /// If the map has no pixels.
 pub fn global_average_pool<T: Element>(input: &Tensor<T>) -> Result<Tensor<T>> {
-    global(input, "global_average_pool", |pixels, output| reference::global_average(pixels, output))
+    global(input, "global_average_pool", kernels::global_average)
 }
 
 /// Greatest value of each map: `[N, H, W, C] -> [N, 1, 1, C]`.
@@ -41,14 +41,7 @@ pub fn global_average_pool<T: Element>(input: &Tensor<T>) -> Result<Tensor<T>> {
 ///
 /// If the map has no pixels.
 pub fn global_max_pool<T: Element>(input: &Tensor<T>) -> Result<Tensor<T>> {
-    global(input, "global_max_pool", |pixels, output| {
-        output.fill(T::neg_infinity());
-        for pixel in pixels.data.chunks_exact(pixels.channels) {
-            for (output, &value) in output.iter_mut().zip(pixel) {
-                *output = if value > *output || value.is_nan() { value } else { *output };
-            }
-        }
-    })
+    global(input, "global_max_pool", kernels::global_max)
 }
 
 fn global<T: Element>(

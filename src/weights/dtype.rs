@@ -28,6 +28,7 @@ pub(super) enum Dtype {
 
 impl Dtype {
     /// Bytes of one element.
+    #[cfg(any(test, feature = "pytorch"))]
     pub(super) const fn size(self) -> usize {
         match self {
             Self::Bool | Self::I8 | Self::U8 => 1,
@@ -75,6 +76,7 @@ pub(super) fn array<T: Element>(
 }
 
 #[cfg(test)]
+#[expect(clippy::float_cmp, reason = "widening is exact")]
 mod tests {
     use super::*;
 

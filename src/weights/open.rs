@@ -18,6 +18,7 @@ pub(super) struct Contents<T> {
 /// Whose names and array orders a file has.
 pub(super) enum Names {
     /// Ours: this crate wrote it, with weights of this source.
+    #[cfg_attr(not(feature = "safetensors"), expect(dead_code, reason = "only safetensors says who wrote it"))]
     Ours(Option<WeightSource>),
     /// Some framework's; which one, the file does not say.
     Foreign,

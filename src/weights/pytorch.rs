@@ -5,6 +5,7 @@
 //! storage, and the tensors of a file together may not have more elements than the file has bytes: views may overlap,
 //! so a small file could ask for endless memory otherwise.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashSet};
 
 use ndarray::ArrayD;
@@ -274,8 +275,11 @@ impl<'a> View<'a> {
     }
 
     /// Bytes of the elements in row-major order.
-    fn elements(&self, storage: &[u8]) -> Vec<u8> {
+    fn elements<'s>(&self, storage: &'s [u8]) -> Cow<'s, [u8]> {
         let size = self.dtype.size();
+        if self.is_contiguous() {
+            return Cow::Borrowed(&storage[self.offset * size..][..self.len * size]);
+        }
         let mut bytes = Vec::with_capacity(self.len * size);
         let mut index = vec![0; self.sizes.len()];
         for _ in 0..self.len {
@@ -289,6 +293,18 @@ impl<'a> View<'a> {
                 *at = 0;
             }
         }
-        bytes
+        Cow::Owned(bytes)
+    }
+
+    /// Whether the elements follow each other in row-major order; axes of one element may have any stride. An empty
+    /// view says no, as its offset may be anything.
+    fn is_contiguous(&self) -> bool {
+        let mut next = 1;
+        let mut is_next = |(&size, &stride): (&usize, &usize)| {
+            let expected = next;
+            next *= size;
+            size == 1 || stride == expected
+        };
+        self.len > 0 && self.sizes.iter().zip(&self.strides).rev().all(&mut is_next)
     }
 }

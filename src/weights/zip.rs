@@ -30,6 +30,9 @@ impl<'a> Archive<'a> {
         if archive.has_duplicate_names() {
             return Err(error("two entries have the same name"));
         }
+        if archive.file_names_raw().any(|name| name.ends_with(b"/constants.pkl")) {
+            return Err(error("a TorchScript archive holds a program: save `model.state_dict()` instead"));
+        }
         let mut folder: Option<String> = None;
         let mut entries = BTreeMap::new();
         for index in 0..archive.len() {

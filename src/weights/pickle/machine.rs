@@ -10,7 +10,7 @@ use crate::{Error, Result};
 const FORMAT: &str = "pickle";
 
 /// Most values, stack entries, marks and remembered values: a MobileNet state dict makes under 10 000.
-const MAX_VALUES: usize = 1 << 20;
+const MAX_VALUES: usize = 1 << 18;
 
 pub(super) struct Machine<'a> {
     bytes: &'a [u8],

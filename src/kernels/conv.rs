@@ -1,0 +1,203 @@
+//! Dense and grouped convolution: the pointwise tile over the rows of a padded ring.
+//!
+//! The taps of one kernel row are neighbours in memory, `KW * C` floats, when neither dilation nor groups pull them
+//! apart; a tile sums one such *segment* after another (nine floats times three rows for the stem of a network).
+//! Input rows pass through a ring of as many rows as the kernel is high, with zeros to their left and right and one
+//! row of zeros, so the patches of the outputs are never written out.
+
+use fearless_simd::prelude::*;
+
+use super::tile::{Panels, accumulate, for_each_tile, load, store, with_rows, with_tile};
+use super::{Clamp, PackedWeights, Pixels, PixelsMut};
+use crate::shape::Conv2dGeometry;
+
+/// Floats of the ring that [`conv`] needs as scratch for `channels` input channels.
+#[must_use]
+pub fn conv_scratch_len(geometry: &Conv2dGeometry, channels: usize) -> usize {
+    (geometry.ring_rows() + 1) * geometry.padded_width() * channels
+}
+
+/// One group of a convolution: `K` input channels from `first_input` on to the packed output channels.
+#[derive(Clone, Copy, Debug)]
+pub struct Group<'a> {
+    /// Weights of `KH * KW * K` inputs, in that order.
+    pub weights: PackedWeights<'a>,
+    /// The group's first channel of the input.
+    pub first_input: usize,
+    /// Its number of input channels.
+    pub inputs: usize,
+}
+
+/// Computes the output rows from `first_row` on that fit into `output`, for one group; see
+/// [`reference::conv`](super::reference::conv) for the formula.
+///
+/// Shapes: `input [H, W, C]`; `output [rows, OW, N]`, the group's channels alone (start the slice at the first).
+///
+/// # Panics
+///
+/// If the weights do not fit the geometry or the output, a slice is shorter than its shape or [`conv_scratch_len`]
+/// says, `output` is not whole rows, or this machine cannot run the level the weights are packed for.
+pub fn conv(
+    geometry: &Conv2dGeometry,
+    group: &Group<'_>,
+    input: Pixels<'_, f32>,
+    clamp: Clamp<f32>,
+    first_row: usize,
+    output: &mut PixelsMut<'_, f32>,
+    scratch: &mut [f32],
+) {
+    let weights = &group.weights;
+    assert_eq!(input.count, geometry.input_pixels(), "input is not the geometry's map");
+    assert!(group.first_input + group.inputs <= input.channels, "group beyond the input's channels");
+    assert_eq!(weights.inputs(), geometry.taps() * group.inputs, "weights do not fit the kernel");
+    assert_eq!(output.channels, weights.outputs(), "output does not fit the weights");
+    assert_eq!(output.count % geometry.output[1], 0, "output is not whole rows");
+    assert!(first_row + output.count / geometry.output[1] <= geometry.output[0], "rows beyond the output map");
+    let scratch = &mut scratch[..conv_scratch_len(geometry, input.channels)];
+    let panels = Panels::of(weights.level(), weights.outputs());
+    with_tile!(weights.level(), panels.lanes(), run(geometry, group, input, clamp, first_row, output, scratch));
+}
+
+#[inline(always)]
+#[expect(clippy::too_many_arguments, reason = "those of `conv` and the level's token")]
+fn run<S: Simd, V: SimdFloat<S, Element = f32>, const R1: usize, const R2: usize, const R3: usize>(
+    simd: S,
+    g: &Conv2dGeometry,
+    group: &Group<'_>,
+    input: Pixels<'_, f32>,
+    clamp: Clamp<f32>,
+    first_row: usize,
+    output: &mut PixelsMut<'_, f32>,
+    ring: &mut [f32],
+) {
+    let (slots, row_len) = (g.ring_rows(), g.padded_width() * input.channels);
+    ring.fill(0.0);
+    // Rows are counted from the padding's top edge; those below `copied` are in the ring.
+    let mut copied = first_row * g.stride[0];
+    for line in 0..output.count / g.output[1] {
+        let top = (first_row + line) * g.stride[0];
+        copied = copied.max(top);
+        while copied < top + slots {
+            copy_row(g, input, copied, &mut ring[copied % slots * row_len..][..row_len]);
+            copied += 1;
+        }
+        let at = line * g.output[1] * output.pitch;
+        let mut output = PixelsMut { data: &mut output.data[at..], count: g.output[1], ..*output };
+        let line = Line { geometry: g, group, ring: &*ring, channels: input.channels, top };
+        let panels = Panels::of(group.weights.level(), output.channels);
+        let (mut column, mut rest) = (0, group.weights.packed());
+        while column < output.channels {
+            let vectors = panels.next(output.channels - column);
+            let (panel, tail) = rest.split_at((group.weights.inputs() + 1) * vectors * V::LEN);
+            match vectors {
+                1 => panel_over_line::<S, V, R1, 1>(simd, panel, line, column, clamp, &mut output),
+                2 => panel_over_line::<S, V, R2, 2>(simd, panel, line, column, clamp, &mut output),
+                _ => panel_over_line::<S, V, R3, 3>(simd, panel, line, column, clamp, &mut output),
+            }
+            (column, rest) = (column + vectors * V::LEN, tail);
+        }
+    }
+}
+
+/// Copies one input row into the ring, between the zeros.
+fn copy_row(g: &Conv2dGeometry, input: Pixels<'_, f32>, padded_row: usize, slot: &mut [f32]) {
+    let ([height, width], channels) = (g.input, input.channels);
+    let row = padded_row.wrapping_sub(g.before[0]);
+    if row >= height {
+        return;
+    }
+    let from = &input.data[row * width * input.pitch..];
+    let to = &mut slot[g.before[1] * channels..][..width * channels];
+    if input.pitch == channels {
+        to.copy_from_slice(&from[..width * channels]);
+    } else {
+        for (to, from) in to.chunks_exact_mut(channels).zip(from.chunks(input.pitch)) {
+            to.copy_from_slice(&from[..channels]);
+        }
+    }
+}
+
+/// Where one output row comes from.
+#[derive(Clone, Copy)]
+struct Line<'a> {
+    geometry: &'a Conv2dGeometry,
+    group: &'a Group<'a>,
+    /// The rows of the ring, one after the other, then a row of zeros.
+    ring: &'a [f32],
+    channels: usize,
+    /// The first padded input row the kernel touches.
+    top: usize,
+}
+
+impl<'a> Line<'a> {
+    /// The ring's row that kernel row `tap` reads: the row of zeros if it is in the padding.
+    fn row(&self, tap: usize) -> &'a [f32] {
+        let (g, row_len) = (self.geometry, self.geometry.padded_width() * self.channels);
+        let row = self.top + tap * g.dilation[0];
+        let inside = row.wrapping_sub(g.before[0]) < g.input[0];
+        let slot = if inside { row % g.ring_rows() } else { g.ring_rows() };
+        &self.ring[slot * row_len..][..row_len]
+    }
+
+    /// Segments of a kernel row, and floats of one.
+    fn segments(&self) -> (usize, usize) {
+        let (taps, inputs) = (self.geometry.kernel[1], self.group.inputs);
+        if self.geometry.dilation[1] == 1 && inputs == self.channels { (1, taps * inputs) } else { (taps, inputs) }
+    }
+}
+
+fn panel_over_line<S: Simd, V: SimdFloat<S, Element = f32>, const MOST: usize, const VECTORS: usize>(
+    simd: S,
+    panel: &[f32],
+    line: Line<'_>,
+    column: usize,
+    clamp: Clamp<f32>,
+    output: &mut PixelsMut<'_, f32>,
+) {
+    simd.vectorize(
+        #[inline(always)]
+        || {
+            for_each_tile(
+                output.count,
+                MOST,
+                #[inline(always)]
+                |first, rows| {
+                    with_rows!(rows, MOST, tile::<S, V, _, VECTORS>(simd, panel, line, first, column, clamp, output));
+                },
+            );
+        },
+    );
+}
+
+#[inline(always)]
+fn tile<S: Simd, V: SimdFloat<S, Element = f32>, const ROWS: usize, const VECTORS: usize>(
+    simd: S,
+    panel: &[f32],
+    line: Line<'_>,
+    first: usize,
+    column: usize,
+    clamp: Clamp<f32>,
+    output: &mut PixelsMut<'_, f32>,
+) {
+    let g = line.geometry;
+    let width = VECTORS * V::LEN;
+    let (bias, mut panel) = panel.split_at(width);
+    let mut sums = [load::<S, V, VECTORS>(simd, bias); ROWS];
+    let (segments, depth) = line.segments();
+    for i in 0..g.kernel[0] {
+        let row = line.row(i);
+        for j in 0..segments {
+            let (part, rest) = panel.split_at(depth * width);
+            panel = rest;
+            let mut pixels = [row; ROWS];
+            for (r, pixel) in pixels.iter_mut().enumerate() {
+                let at = (first + r) * g.stride[1] + j * g.dilation[1];
+                *pixel = &row[at * line.channels + line.group.first_input..][..depth];
+            }
+            sums = accumulate(simd, sums, pixels, part);
+        }
+    }
+    let output_at = first * output.pitch + column;
+    let columns = width.min(output.channels - column);
+    store(simd, sums, None, clamp, columns, &mut output.data[output_at..], output.pitch);
+}

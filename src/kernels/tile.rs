@@ -1,0 +1,235 @@
+//! The register tile: a small matrix product whose sums never leave the registers.
+//!
+//! Pointwise and dense convolution both end here. Written once for every SIMD level; what differs per level is the
+//! vector and how many rows go with it, and that choice stands in [`with_tile`] and [`Panels`] alone.
+//!
+//! Weights are packed in *panels* of one to three vectors of output channels: first the panel's bias, then one row
+//! of weights per input. A tile starts its sums from the bias and walks the panel once, front to back:
+//!
+//! ```text
+//! for k in inputs:                       one row of the panel: 1 to 3 loads
+//!     for row in rows:                   one broadcast
+//!         sums[row] += input[row, k] * panel[k]
+//! ```
+
+use fearless_simd::prelude::*;
+
+use super::{Clamp, Pixels, SimdLevel};
+
+/// The sums of a tile of `ROWS` pixels by `VECTORS` vectors of output channels.
+pub(super) type Sums<V, const ROWS: usize, const VECTORS: usize> = [[V; VECTORS]; ROWS];
+
+/// Calls `$run::<S, V, R1, R2, R3>(simd, ..)` with the level's token `S`, its vector `V` of `$lanes` floats, and the
+/// rows of a tile of 1, 2 and 3 vectors.
+///
+/// A tile of `R x N` holds `R * N` sums, `N` weights and a broadcast in registers: at most 31 of 32 (AVX-512, NEON)
+/// or 15 of 16, one less without fused multiply-add, where the product needs a place. It wants at least 8 sums in
+/// flight (two multiply-adds a cycle, four cycles each).
+///
+/// - AVX-512: 7 rows, which divide every map of a 224 input (112, 56, 28, 14, 7): 21 sums and 4 operands.
+/// - AVX2: 6 x 2, 12 sums and 3 operands; 3 x 3 for an odd number of vectors, as 4 x 3 spills.
+/// - 128 bits without fused multiply-add: two rows fewer.
+macro_rules! with_tile {
+    ($level:expr, $lanes:expr, $run:ident($($argument:expr),* $(,)?)) => {
+        match $level.token() {
+            #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
+            Some(fearless_simd::Level::Avx512(simd)) if $lanes == 16 => {
+                $run::<_, fearless_simd::f32x16<_>, 7, 7, 7>(simd, $($argument),*)
+            }
+            #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
+            Some(fearless_simd::Level::Avx512(simd)) => {
+                $run::<_, fearless_simd::f32x8<_>, 7, 7, 7>(simd, $($argument),*)
+            }
+            #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
+            Some(fearless_simd::Level::Avx2(simd)) => {
+                $run::<_, fearless_simd::f32x8<_>, 12, 6, 3>(simd, $($argument),*)
+            }
+            // SSE4.2 adds nothing these loops use.
+            #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
+            Some(level @ (fearless_simd::Level::Sse2(_) | fearless_simd::Level::Sse4_2(_))) => {
+                let simd = level.as_sse2().expect("SSE4.2 includes SSE2");
+                $run::<_, fearless_simd::f32x4<_>, 8, 4, 3>(simd, $($argument),*)
+            }
+            #[cfg(target_arch = "aarch64")]
+            Some(fearless_simd::Level::Neon(simd)) => {
+                $run::<_, fearless_simd::f32x4<_>, 8, 8, 7>(simd, $($argument),*)
+            }
+            #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+            Some(fearless_simd::Level::WasmSimd128(simd)) => {
+                $run::<_, fearless_simd::f32x4<_>, 8, 4, 3>(simd, $($argument),*)
+            }
+            Some(fearless_simd::Level::Fallback(simd)) => {
+                $run::<_, fearless_simd::f32x4<_>, 4, 4, 2>(simd, $($argument),*)
+            }
+            _ => unreachable!("this machine cannot run {}", $level),
+        }
+    };
+}
+pub(super) use with_tile;
+
+/// How a level cuts output channels into panels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Panels {
+    /// Floats of a vector.
+    lanes: usize,
+    /// Vectors of a panel, as long as enough are left.
+    vectors: usize,
+}
+
+impl Panels {
+    pub(super) fn of(level: SimdLevel, outputs: usize) -> Self {
+        match level {
+            // A 512-bit vector would be mostly padding on 8, 24, 40 or 56 channels; 256-bit ones reach nine tenths of
+            // its speed, so they win from one padded lane in ten on.
+            SimdLevel::Avx512 if (1..=8).contains(&(outputs % 16)) && outputs < 80 => Self { lanes: 8, vectors: 3 },
+            SimdLevel::Avx512 => Self { lanes: 16, vectors: 3 },
+            SimdLevel::Avx2 => Self { lanes: 8, vectors: 2 },
+            SimdLevel::Neon => Self { lanes: 4, vectors: 3 },
+            _ => Self { lanes: 4, vectors: 2 },
+        }
+    }
+
+    pub(super) fn lanes(self) -> usize {
+        self.lanes
+    }
+
+    /// Vectors of the next panel when `outputs` channels are left.
+    pub(super) fn next(self, outputs: usize) -> usize {
+        match outputs.div_ceil(self.lanes) {
+            // Three rather than two and a lonely one, which has too few sums in flight.
+            3 => 3,
+            left => left.min(self.vectors),
+        }
+    }
+
+    /// Floats of the packed weights: every panel's bias and rows, the last vector filled up with zeros.
+    pub(super) fn packed_len(self, inputs: usize, outputs: usize) -> usize {
+        (inputs + 1) * outputs.next_multiple_of(self.lanes)
+    }
+
+    /// Packs `weight [inputs, outputs]` and `bias [outputs]` (zeros if `None`).
+    pub(super) fn pack(self, weight: Pixels<'_, f32>, bias: Option<&[f32]>, packed: &mut [f32]) {
+        let outputs = weight.channels;
+        let packed = &mut packed[..self.packed_len(weight.count, outputs)];
+        let (mut first, mut rest) = (0, packed);
+        while first < outputs {
+            let width = self.next(outputs - first) * self.lanes;
+            let columns = width.min(outputs - first);
+            let (panel, tail) = rest.split_at_mut((weight.count + 1) * width);
+            let (head, rows) = panel.split_at_mut(width);
+            head.fill(0.0);
+            if let Some(bias) = bias {
+                head[..columns].copy_from_slice(&bias[first..][..columns]);
+            }
+            for (k, row) in rows.chunks_exact_mut(width).enumerate() {
+                row[..columns].copy_from_slice(&weight.data[k * weight.pitch + first..][..columns]);
+                row[columns..].fill(0.0);
+            }
+            (first, rest) = (first + width, tail);
+        }
+    }
+}
+
+/// Loads `VECTORS` neighbouring vectors.
+#[inline(always)]
+pub(super) fn load<S: Simd, V: SimdFloat<S, Element = f32>, const VECTORS: usize>(
+    simd: S,
+    from: &[f32],
+) -> [V; VECTORS] {
+    let from = &from[..VECTORS * V::LEN];
+    let mut vectors = [V::splat(simd, 0.0); VECTORS];
+    for (v, vector) in vectors.iter_mut().enumerate() {
+        *vector = V::from_slice(simd, &from[v * V::LEN..][..V::LEN]);
+    }
+    vectors
+}
+
+/// `sums[r] += sum over k of rows[r][k] * panel[k]`; every row is as long as the panel has rows.
+#[inline(always)]
+pub(super) fn accumulate<S: Simd, V: SimdFloat<S, Element = f32>, const ROWS: usize, const VECTORS: usize>(
+    simd: S,
+    mut sums: Sums<V, ROWS, VECTORS>,
+    mut rows: [&[f32]; ROWS],
+    panel: &[f32],
+) -> Sums<V, ROWS, VECTORS> {
+    let depth = rows[0].len();
+    for row in &mut rows {
+        *row = &row[..depth];
+    }
+    for (k, weights) in (0..depth).zip(panel.chunks_exact(VECTORS * V::LEN)) {
+        let weights: [V; VECTORS] = load(simd, weights);
+        for (sums, row) in sums.iter_mut().zip(&rows) {
+            let input = V::splat(simd, row[k]);
+            for (sum, weight) in sums.iter_mut().zip(weights) {
+                *sum = input.mul_add(weight, *sum);
+            }
+        }
+    }
+    sums
+}
+
+/// Adds the residual, clamps, and stores `columns` channels of every row, `pitch` apart.
+#[inline(always)]
+pub(super) fn store<S: Simd, V: SimdFloat<S, Element = f32>, const ROWS: usize, const VECTORS: usize>(
+    simd: S,
+    sums: Sums<V, ROWS, VECTORS>,
+    residual: Option<(&[f32], usize)>,
+    clamp: Clamp<f32>,
+    columns: usize,
+    output: &mut [f32],
+    pitch: usize,
+) {
+    let (low, high) = (V::splat(simd, clamp.low), V::splat(simd, clamp.high));
+    let width = VECTORS * V::LEN;
+    for (r, sums) in sums.into_iter().enumerate() {
+        let output = &mut output[r * pitch..][..columns];
+        let residual = residual.map(|(residual, pitch)| &residual[r * pitch..][..columns]);
+        if columns == width {
+            for (v, sum) in sums.into_iter().enumerate() {
+                let at = v * V::LEN..(v + 1) * V::LEN;
+                let sum = residual.map_or(sum, |residual| sum + V::from_slice(simd, &residual[at.clone()]));
+                high.min(low.max(sum)).store_slice(&mut output[at]);
+            }
+        } else {
+            for (v, sum) in sums.into_iter().enumerate() {
+                let at = v * V::LEN..columns.min((v + 1) * V::LEN);
+                let sum = residual.map_or(sum, |residual| {
+                    let mut part = V::splat(simd, 0.0);
+                    part.as_mut_slice()[..at.len()].copy_from_slice(&residual[at.clone()]);
+                    sum + part
+                });
+                output[at.clone()].copy_from_slice(&high.min(low.max(sum)).as_slice()[..at.len()]);
+            }
+        }
+    }
+}
+
+/// Cuts `count` rows into tiles of at most `most`, as equal as can be: a lonely last row would run at a quarter of
+/// the speed. Calls `tile(first, rows)`.
+#[inline(always)]
+pub(super) fn for_each_tile(count: usize, most: usize, mut tile: impl FnMut(usize, usize)) {
+    let tiles = count.div_ceil(most);
+    let mut first = 0;
+    for left in (1..=tiles).rev() {
+        let rows = (count - first).div_ceil(left);
+        tile(first, rows);
+        first += rows;
+    }
+}
+
+/// Runs `$tile::<S, V, ROWS, VECTORS>(..)` for a row count known only at run time, up to `$most`.
+macro_rules! with_rows {
+    ($rows:expr, $most:expr, $tile:ident::<$s:ty, $v:ty, _, $vectors:ident>($($argument:expr),* $(,)?)) => {
+        with_rows!(@ $rows, $most, $tile, $s, $v, $vectors, ($($argument),*), 1 2 3 4 5 6 7 8 9 10 11 12)
+    };
+    (@ $rows:expr, $most:expr, $tile:ident, $s:ty, $v:ty, $vectors:ident, $arguments:tt, $($n:literal)*) => {
+        match $rows {
+            $($n if $n <= $most => with_rows!(@call $tile, $s, $v, $n, $vectors, $arguments),)*
+            _ => unreachable!("a tile has 1 to {} rows", $most),
+        }
+    };
+    (@call $tile:ident, $s:ty, $v:ty, $n:literal, $vectors:ident, ($($argument:expr),*)) => {
+        $tile::<$s, $v, $n, $vectors>($($argument),*)
+    };
+}
+pub(super) use with_rows;
