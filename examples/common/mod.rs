@@ -1,0 +1,62 @@
+//! What the examples' command lines share: networks by name, and errors as one line.
+
+use std::error::Error;
+use std::process::ExitCode;
+use std::str::FromStr;
+
+use mobilenet::layers::Initializer;
+use mobilenet::models::Network;
+use mobilenet::{Architecture, MobileNetV1, MobileNetV2, WeightSource};
+
+pub(crate) type Result<T, E = Box<dyn Error>> = std::result::Result<T, E>;
+
+/// Prints an error as one line; exit code 1.
+pub(crate) fn report(outcome: Result<ExitCode>) -> ExitCode {
+    outcome.unwrap_or_else(|error| {
+        eprintln!("error: {error}");
+        ExitCode::FAILURE
+    })
+}
+
+/// A family and a width: `v1_100`, `v2_035`; `v1` and `v2` mean alpha 1.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Model {
+    pub(crate) architecture: Architecture,
+    pub(crate) alpha: f64,
+}
+
+impl FromStr for Model {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, String> {
+        let unknown = || format!("unknown model {name:?}, expected v1, v2, or with alpha in per cent: v1_100, v2_035");
+        let (family, percent) = name.split_once('_').unwrap_or((name, "100"));
+        let architecture = match family {
+            "v1" => Architecture::MobileNetV1,
+            "v2" => Architecture::MobileNetV2,
+            _ => return Err(unknown()),
+        };
+        let percent: u16 = percent.parse().map_err(|_| unknown())?;
+        Ok(Self { architecture, alpha: f64::from(percent) / 100.0 })
+    }
+}
+
+impl Model {
+    /// Builds it for the published ImageNet classes of a source; without one, with the builder's defaults.
+    pub(crate) fn build(self, source: Option<WeightSource>, initializer: Initializer) -> Result<Network<f32>> {
+        // The builders share their setters, not a trait.
+        macro_rules! build {
+            ($network:ty) => {{
+                let mut builder = <$network>::builder().alpha(self.alpha).initializer(initializer);
+                if let Some(source) = source {
+                    builder = builder.source(source).classes(source.imagenet_classes());
+                }
+                builder.build()?.into()
+            }};
+        }
+        Ok(match self.architecture {
+            Architecture::MobileNetV1 => build!(MobileNetV1::<f32>),
+            Architecture::MobileNetV2 => build!(MobileNetV2::<f32>),
+        })
+    }
+}
