@@ -5,6 +5,7 @@
 
 mod common;
 
+use std::io::{Write, stdout};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -46,13 +47,13 @@ fn main() -> ExitCode {
 
 fn run() -> Result<ExitCode> {
     let Some(options) = parse()? else {
-        println!("{HELP}");
+        writeln!(stdout(), "{HELP}")?;
         return Ok(ExitCode::SUCCESS);
     };
     let start = Instant::now();
     let (name, classifier) = classifier(&options)?;
     let level = Runtime::new().simd_level();
-    println!("{name}, ready in {}; SIMD level {level}, 1 thread", milliseconds(start.elapsed()));
+    writeln!(stdout(), "{name}, ready in {}; SIMD level {level}, 1 thread", milliseconds(start.elapsed()))?;
 
     let mut exit = ExitCode::SUCCESS;
     for path in &options.images {
@@ -117,24 +118,33 @@ fn classify(path: &Path, classifier: &Classifier, top: usize) -> Result<()> {
     let predictions = classifier.classify_input(&input)?;
     let classified = start.elapsed();
 
-    println!("\n{} ({} x {})", path.display(), image.width(), image.height());
-    print(&predictions, top);
-    println!(
+    writeln!(stdout(), "\n{} ({} x {})", path.display(), image.width(), image.height())?;
+    print(&predictions, top)?;
+    writeln!(
+        stdout(),
         "  decode {}, preprocess {}, classify {}",
         milliseconds(decoded),
         milliseconds(preprocessed.saturating_sub(decoded)),
         milliseconds(classified.saturating_sub(preprocessed))
-    );
+    )?;
     Ok(())
 }
 
-fn print(predictions: &Predictions, top: usize) {
+fn print(predictions: &Predictions, top: usize) -> Result<()> {
     const WIDTH: f32 = 40.0;
     for hit in predictions.top(top) {
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "0 to WIDTH")]
         let length = (hit.probability * WIDTH).round() as usize;
-        println!("  {:6.2}%  {:<40}  {:4}  {}", 100.0 * hit.probability, "█".repeat(length), hit.index, hit.label);
+        writeln!(
+            stdout(),
+            "  {:6.2}%  {:<40}  {:4}  {}",
+            100.0 * hit.probability,
+            "█".repeat(length),
+            hit.index,
+            hit.label
+        )?;
     }
+    Ok(())
 }
 
 fn milliseconds(time: Duration) -> String {

@@ -4,6 +4,7 @@
 
 mod common;
 
+use std::io::{Write, stdout};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -39,7 +40,7 @@ fn run() -> Result<ExitCode> {
             Long("half") => precision = Precision::Half,
             Long("out") => out = Some(parser.value()?.into()),
             Long("help") | Short('h') => {
-                println!("{HELP}");
+                writeln!(stdout(), "{HELP}")?;
                 return Ok(ExitCode::SUCCESS);
             }
             _ => return Err(argument.unexpected().into()),
@@ -59,6 +60,11 @@ fn run() -> Result<ExitCode> {
     let change = state.iter().zip(written.iter()).flat_map(|((_, before), (_, after))| before.iter().zip(after));
     let change = change.fold(0.0_f32, |most, (before, after)| most.max((before - after).abs()));
     let bytes = std::fs::metadata(&out)?.len();
-    println!("{}: {} tensors of {source}, {bytes} bytes, largest change {change:e}", out.display(), written.len());
+    writeln!(
+        stdout(),
+        "{}: {} tensors of {source}, {bytes} bytes, largest change {change:e}",
+        out.display(),
+        written.len()
+    )?;
     Ok(ExitCode::SUCCESS)
 }

@@ -2,6 +2,8 @@
 //!
 //! Small images and few classes: a stem that keeps the resolution, wide kernels late, a head with a dropout.
 
+use std::error::Error;
+use std::io::Write;
 use std::process::ExitCode;
 
 use mobilenet::layers::{
@@ -17,20 +19,13 @@ Builds a small network from the crate's blocks and runs it on random 64 x 64 ima
   --help               this text";
 
 fn main() -> ExitCode {
-    let (seed, images) = match parse() {
-        Ok(Some(options)) => options,
-        Ok(None) => {
-            println!("{HELP}");
-            return ExitCode::SUCCESS;
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
         }
-        Err(error) => return fail(&error),
-    };
-    run(seed.into(), images).map_or_else(|error| fail(&error), |()| ExitCode::SUCCESS)
-}
-
-fn fail(error: &dyn std::error::Error) -> ExitCode {
-    eprintln!("error: {error}");
-    ExitCode::FAILURE
+    }
 }
 
 fn parse() -> Result<Option<(u32, usize)>, lexopt::Error> {
@@ -48,7 +43,12 @@ fn parse() -> Result<Option<(u32, usize)>, lexopt::Error> {
     Ok(Some((seed, images)))
 }
 
-fn run(seed: u64, images: usize) -> Result<()> {
+fn run() -> Result<(), Box<dyn Error>> {
+    let mut out = std::io::stdout().lock();
+    let Some((seed, images)) = parse()? else {
+        return Ok(writeln!(out, "{HELP}")?);
+    };
+    let seed = u64::from(seed);
     // Each layer gets a seed of its own, so that no two start alike.
     let net = Sequential::new()
         .push_named("stem", ConvBnRelu::<f32>::builder(3, 16).kernel_size(3).seed(seed).build()?)?
@@ -59,11 +59,11 @@ fn run(seed: u64, images: usize) -> Result<()> {
         .push_named("pool", GlobalAveragePool)?
         .push_named("dropout", Dropout::new(0.1)?)?
         .push_named("classifier", Linear::builder(40, 5).seed(seed + 5).build()?)?;
-    println!("{}\n", Summary::of(&net, [images, 64, 64, 3])?);
+    writeln!(out, "{}\n", Summary::of(&net, [images, 64, 64, 3])?)?;
 
     let logits = net.forward(&noise([images, 64, 64, 3], seed)?)?;
     for (image, row) in logits.rows().outer_iter().enumerate() {
-        println!("image {image}: logits {row:+.4}");
+        writeln!(out, "image {image}: logits {row:+.4}")?;
     }
     Ok(())
 }

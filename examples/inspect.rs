@@ -2,6 +2,7 @@
 
 mod common;
 
+use std::io::{Write, stdout};
 use std::process::ExitCode;
 
 use common::{Model, Result};
@@ -33,7 +34,7 @@ fn run() -> Result<ExitCode> {
             Long("size") => size = parser.value()?.parse()?,
             Long("source") => source = Some(parser.value()?.parse()?),
             Long("help") | Short('h') => {
-                println!("{HELP}");
+                writeln!(stdout(), "{HELP}")?;
                 return Ok(ExitCode::SUCCESS);
             }
             _ => return Err(argument.unexpected().into()),
@@ -42,9 +43,16 @@ fn run() -> Result<ExitCode> {
     model.alpha = alpha.unwrap_or(model.alpha);
 
     let net = model.build(source, Initializer::Zeros)?;
-    println!("{:?}, alpha {}, {} conventions, {size} x {size}\n", net.architecture(), model.alpha, net.source());
-    println!("{}\n", net.summary([1, size, size, 3])?);
+    let summary = net.summary([1, size, size, 3])?;
+    writeln!(
+        stdout(),
+        "{:?}, alpha {}, {} conventions, {size} x {size}\n",
+        net.architecture(),
+        model.alpha,
+        net.source()
+    )?;
+    writeln!(stdout(), "{summary}\n")?;
     let available: Vec<_> = SimdLevel::available().map(SimdLevel::name).collect();
-    println!("SIMD level in use: {} (this machine has {})", SimdLevel::detect(), available.join(", "));
+    writeln!(stdout(), "SIMD level in use: {} (this machine has {})", SimdLevel::detect(), available.join(", "))?;
     Ok(ExitCode::SUCCESS)
 }

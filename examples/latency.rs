@@ -2,6 +2,7 @@
 
 mod common;
 
+use std::io::{Write, stdout};
 use std::process::ExitCode;
 use std::time::Instant;
 
@@ -35,7 +36,7 @@ fn run() -> Result<ExitCode> {
             Long("runs") => runs = parser.value()?.parse()?,
             Long("level") => level = parser.value()?.parse()?,
             Long("help") | Short('h') => {
-                println!("{HELP}");
+                writeln!(stdout(), "{HELP}")?;
                 return Ok(ExitCode::SUCCESS);
             }
             _ => return Err(argument.unexpected().into()),
@@ -62,8 +63,9 @@ fn run() -> Result<ExitCode> {
     }
     times.sort_by(f64::total_cmp);
     let (min, median, p90) = (times[0], times[runs / 2], times[(runs * 9 / 10).min(runs - 1)]);
-    println!(
+    writeln!(
+        stdout(),
         "{name} level={level} threads={threads} runs={runs} median_ms={median:.3} min_ms={min:.3} p90_ms={p90:.3}"
-    );
+    )?;
     Ok(ExitCode::SUCCESS)
 }

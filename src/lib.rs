@@ -10,6 +10,9 @@
 //!   threads.
 //! - [`check`]: for your own tests.
 //!
+//! With feature `image`, `preprocess` turns photos into inputs and `Classifier` ranks labels; with `pretrained`,
+//! `pretrained::mobilenet_v2` is one whose ImageNet weights are inside the binary.
+//!
 //! ```
 //! use mobilenet::{Layer, MobileNetV2, Tensor};
 //!
