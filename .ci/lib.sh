@@ -4,7 +4,25 @@
 DEBIAN_RUSTC=/usr/bin/rustc
 DEBIAN_CARGO=/usr/bin/cargo
 
-# Installs those of the named Debian packages that are missing. Package lists are fetched once per run.
+# Exit status of what cannot run on this machine.
+SKIPPED=75
+
+skip() {
+    echo "SKIPPED: $*"
+    exit $SKIPPED
+}
+
+# Prints a command and runs it.
+run() {
+    echo "\$ $*"
+    "$@"
+}
+
+as_root() {
+    if [ "$(id -u)" -eq 0 ]; then "$@"; else sudo -E "$@"; fi
+}
+
+# Installs those of the named Debian packages that are missing. A machine that cannot, skips.
 install_packages() {
     local missing=() package
     for package in "$@"; do
@@ -13,15 +31,13 @@ install_packages() {
     [ ${#missing[@]} -eq 0 ] && return 0
     echo "installing: ${missing[*]}"
     export DEBIAN_FRONTEND=noninteractive
-    local as_root=()
-    [ "$(id -u)" -eq 0 ] || as_root=(sudo -E)
-    "${as_root[@]}" apt-get update -qq || return
-    "${as_root[@]}" apt-get install -qq -y --no-install-recommends "${missing[@]}" >/dev/null || return
+    { as_root apt-get update -qq && as_root apt-get install -qq -y --no-install-recommends "${missing[@]}" >/dev/null; } ||
+        skip "cannot install ${missing[*]}"
 }
 
 # Debian's Rust; its cargo is run by path with `RUSTC` set, and with the target folder of its own below `target`.
 install_debian_rust() {
-    install_packages rustc-web cargo-web rust-web-src libstd-rust-web-dev || return
+    install_packages rustc-web cargo-web rust-web-src libstd-rust-web-dev
     export RUSTC=$DEBIAN_RUSTC CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-target}/debian"
     "$DEBIAN_RUSTC" --version
 }
