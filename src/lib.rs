@@ -2,7 +2,7 @@
 //! from the same blocks.
 //!
 //! - [`Tensor`]: a batch of images or maps, `[N, H, W, C]`, over ndarray.
-//! - [`layers`]: [`ConvBnRelu`], [`InvertedResidual`](layers::InvertedResidual) and the rest, behind the trait [`Layer`].
+//! - [`layers`]: [`ConvBnRelu`], [`InvertedResidual`] and the rest, behind the trait [`Layer`].
 //! - [`models`]: [`MobileNetV1`] and [`MobileNetV2`] with the width multiplier `alpha`.
 //! - [`weights`]: [`StateDict::open`](layers::StateDict) reads PyTorch's, TensorFlow's and its own files; [`WeightSource`]
 //!   binds the conventions that travel with them.
