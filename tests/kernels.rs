@@ -5,7 +5,7 @@
 
 mod common;
 
-use common::values;
+use common::{levels, values};
 use mobilenet::kernels::reference::Pooling;
 use mobilenet::kernels::{
     Clamp, Group, PackedDepthwise, PackedWeights, Pixels, PixelsMut, conv, conv_scratch_len, depthwise,
@@ -94,7 +94,7 @@ fn check_pointwise(rows: usize, inputs: usize, outputs: usize, gaps: [usize; 2],
         reference::pointwise(Pixels::dense(&input, rows, inputs), &weight, Some(&bias), added, clamp, to);
         output
     });
-    for level in SimdLevel::available() {
+    for level in levels() {
         let mut packed = vec![0.0; PackedWeights::len(level, inputs, outputs)];
         let weights = PackedWeights::pack(level, Pixels::dense(&weight, inputs, outputs), Some(&bias), &mut packed);
         let mut output = vec![GAP; rows * pitches[1]];
@@ -124,7 +124,7 @@ fn check_depthwise(g: &Conv2dGeometry, channels: usize, gaps: [usize; 2], clamp:
         });
     let mut packed = vec![0.0; PackedDepthwise::len(g.taps(), channels)];
     let weights = PackedDepthwise::pack(g.taps(), channels, &weight, Some(&bias), &mut packed);
-    for level in SimdLevel::available() {
+    for level in levels() {
         let mut output = vec![GAP; g.output_pixels() * pitches[1]];
         let mut scratch = vec![f32::NAN; depthwise_scratch_len(g)];
         // In two parts, as two threads would.
@@ -152,7 +152,7 @@ fn check_conv(g: &Conv2dGeometry, groups: usize, [inputs, outputs]: [usize; 2], 
         reference::conv(g, groups, input, &weight, Some(&bias), clamp, 0, to);
         output
     });
-    for level in SimdLevel::available() {
+    for level in levels() {
         let mut output = vec![GAP; g.output_pixels() * outputs_all];
         let mut scratch = vec![f32::NAN; conv_scratch_len(g, inputs_all)];
         for group in 0..groups {
@@ -249,7 +249,7 @@ fn linear_equals_reference_at_awkward_sizes() {
                 reference::pointwise(Pixels::dense(&input, 1, inputs), &weight, Some(&bias), None, clamp, to);
                 output
             });
-            for level in SimdLevel::available() {
+            for level in levels() {
                 let mut output = vec![GAP; outputs];
                 linear(level, &input, &weight, Some(&bias), CLAMPS[1], &mut output);
                 check(&output, outputs, outputs, &expected, inputs, &format!("linear {inputs}x{outputs} {level}"));
@@ -277,7 +277,7 @@ fn pool_equals_reference_to_the_last_bit() {
 
 #[test]
 fn clamp_keeps_nan_on_every_simd_level() {
-    for level in SimdLevel::available().filter(|&level| level != SimdLevel::Scalar) {
+    for level in levels().into_iter().filter(|&level| level != SimdLevel::Scalar) {
         let mut packed = vec![0.0; PackedWeights::len(level, 1, 16)];
         let weights = PackedWeights::pack(level, Pixels::dense(&[1.0; 16], 1, 16), None, &mut packed);
         let mut output = vec![GAP; 16];
@@ -288,7 +288,7 @@ fn clamp_keeps_nan_on_every_simd_level() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(300))]
+    #![proptest_config(ProptestConfig::default())]
 
     #[test]
     fn pointwise_equals_reference_at_random_sizes(

@@ -16,3 +16,11 @@ pub(crate) fn uniform(name: &str, index: usize) -> f64 {
 pub(crate) fn values(name: &str, count: usize) -> Vec<f32> {
     (0..count).map(|index| (2.0 * uniform(name, index) - 1.0) as f32).collect()
 }
+
+/// The SIMD levels to test: all this machine has, or the one that `MOBILENET_TEST_LEVEL` names, which it must have.
+pub(crate) fn levels() -> Vec<mobilenet::SimdLevel> {
+    let Ok(name) = std::env::var("MOBILENET_TEST_LEVEL") else { return mobilenet::SimdLevel::available().collect() };
+    let level: mobilenet::SimdLevel = name.parse().unwrap();
+    assert!(level.is_available(), "this machine cannot run {level}");
+    vec![level]
+}
