@@ -42,7 +42,7 @@ macro_rules! with_tile {
             }
             #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
             Some(fearless_simd::Level::Avx2(simd)) => {
-                $run::<_, fearless_simd::f32x8<_>, 12, 6, 3>(simd, $($argument),*)
+                $run::<_, fearless_simd::f32x8<_>, 8, 6, 3>(simd, $($argument),*)
             }
             // SSE4.2 adds nothing these loops use.
             #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
@@ -144,28 +144,57 @@ pub(super) fn load<S: Simd, V: SimdFloat<S, Element = f32>, const VECTORS: usize
     vectors
 }
 
+/// Inputs per turn of the loop in [`accumulate`]. One at a time, every row's address is computed anew and checked: 31
+/// instructions for the 12 multiply-adds of a 6 x 2 tile, more than a core shared by two threads can decode in time.
+const STEP: usize = 4;
+
 /// `sums[r] += sum over k of rows[r][k] * panel[k]`; every row is as long as the panel has rows.
 #[inline(always)]
 pub(super) fn accumulate<S: Simd, V: SimdFloat<S, Element = f32>, const ROWS: usize, const VECTORS: usize>(
     simd: S,
     mut sums: Sums<V, ROWS, VECTORS>,
-    mut rows: [&[f32]; ROWS],
+    rows: [&[f32]; ROWS],
     panel: &[f32],
 ) -> Sums<V, ROWS, VECTORS> {
+    let width = VECTORS * V::LEN;
     let depth = rows[0].len();
-    for row in &mut rows {
-        *row = &row[..depth];
+    let (steps, rest) = (depth / STEP, depth % STEP);
+    let mut blocks: [&[[f32; STEP]]; ROWS] = [&[]; ROWS];
+    let mut tails: [&[f32]; ROWS] = [&[]; ROWS];
+    for ((row, block), tail) in rows.iter().zip(&mut blocks).zip(&mut tails) {
+        let (whole, left) = row.as_chunks();
+        (*block, *tail) = (&whole[..steps], &left[..rest]);
     }
-    for (k, weights) in (0..depth).zip(panel.chunks_exact(VECTORS * V::LEN)) {
-        let weights: [V; VECTORS] = load(simd, weights);
-        for (sums, row) in sums.iter_mut().zip(&rows) {
-            let input = V::splat(simd, row[k]);
-            for (sum, weight) in sums.iter_mut().zip(weights) {
-                *sum = input.mul_add(weight, *sum);
+    let (panel, panel_tail) = panel.split_at(steps * STEP * width);
+    for (k, weights) in (0..steps).zip(panel.chunks_exact(STEP * width)) {
+        for step in 0..STEP {
+            let weights: [V; VECTORS] = load(simd, &weights[step * width..][..width]);
+            for (sums, block) in sums.iter_mut().zip(&blocks) {
+                multiply_add(simd, sums, block[k][step], weights);
             }
         }
     }
+    for (k, weights) in (0..rest).zip(panel_tail.chunks_exact(width)) {
+        let weights: [V; VECTORS] = load(simd, weights);
+        for (sums, tail) in sums.iter_mut().zip(&tails) {
+            multiply_add(simd, sums, tail[k], weights);
+        }
+    }
     sums
+}
+
+/// `sums += input * weights`
+#[inline(always)]
+fn multiply_add<S: Simd, V: SimdFloat<S, Element = f32>, const VECTORS: usize>(
+    simd: S,
+    sums: &mut [V; VECTORS],
+    input: f32,
+    weights: [V; VECTORS],
+) {
+    let input = V::splat(simd, input);
+    for (sum, weight) in sums.iter_mut().zip(weights) {
+        *sum = input.mul_add(weight, *sum);
+    }
 }
 
 /// Adds the residual, clamps, and stores `columns` channels of every row, `pitch` apart.

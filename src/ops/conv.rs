@@ -15,7 +15,7 @@ use crate::{Element, Error, Result, Runtime, Shape, Tensor, Window};
 /// Rows up to which a matrix product reads the weights in place: packing them would cost as much as the product.
 const UNPACKED_ROWS: usize = 3;
 
-/// Rows per piece of work are a multiple of this: whole tiles of 12, 7, 6, 4 and 3 rows.
+/// Rows per piece of work are a multiple of this: whole tiles of 7, 6, 4 and 3 rows.
 const PIECE: usize = 84;
 
 /// Pointwise (1x1) convolution: `[N, H, W, I] -> [N, H, W, O]` with `weight [I, O]`.
