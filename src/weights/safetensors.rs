@@ -19,6 +19,9 @@ use crate::{Element, Error, Result, WeightSource};
 
 const FORMAT: &str = "safetensors";
 
+/// Longest header: MobileNetV2's has 30 KB. The parsed header takes several times its length in memory.
+const MAX_HEADER_LEN: usize = 1 << 24;
+
 /// Metadata key that marks a file as ours; its value is the source's name or [`NO_SOURCE`].
 const SOURCE_KEY: &str = "mobilenet.source";
 const NO_SOURCE: &str = "none";
@@ -151,6 +154,9 @@ pub(super) fn read<T: Element>(bytes: &[u8]) -> Result<Contents<T>> {
         .ok()
         .and_then(|len| rest.split_at_checked(len))
         .ok_or_else(|| error(&format_args!("the header has {len} bytes, but {} follow", rest.len())))?;
+    if header.len() > MAX_HEADER_LEN {
+        return Err(error(&format_args!("the header has {len} bytes, expected at most {MAX_HEADER_LEN}")));
+    }
     let header: Metadata = serde_json::from_slice(header).map_err(|reason| error(&reason))?;
     if header.data_len() != data.len() {
         return Err(error(&format_args!(

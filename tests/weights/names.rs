@@ -2,9 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use mobilenet::layers::StateDict;
-use mobilenet::ndarray::{ArrayD, IxDyn};
-use mobilenet::{Error, Result, WeightSource};
+use mobilenet::layers::{Initializer, StateDict};
+use mobilenet::models::Network;
+use mobilenet::ndarray::{ArrayD, Dimension, IxDyn};
+use mobilenet::{Error, LoadMode, MobileNetV1, MobileNetV2, Result, WeightSource};
+use serde_json::json;
+
+use crate::files::safetensors;
 
 /// Arrays of these names, their elements counted up from zero.
 fn arrays(named: &[(&str, &[usize])]) -> Vec<(String, ArrayD<f32>)> {
@@ -34,13 +38,65 @@ fn assert_names(source: WeightSource, pairs: &[(&str, &str)]) {
     assert_eq!(ours(source, &theirs).unwrap(), expected, "{source}");
 }
 
+/// A parameter in a framework and here: their name and shape, our name and shape.
+type Row = (String, Vec<usize>, String, Vec<usize>);
+
+/// Element `index` of row `row`: exact in f32, and other than in any other row at the same index.
+#[expect(clippy::cast_precision_loss, reason = "below 2^24")]
+fn element(row: usize, index: usize) -> f32 {
+    ((row * 65_537 + index) % (1 << 24)) as f32
+}
+
+/// A safetensors file with the rows' names and shapes.
+fn file_of(rows: &[Row]) -> Vec<u8> {
+    let (mut header, mut data) = (serde_json::Map::new(), Vec::new());
+    for (row, (name, shape, ..)) in rows.iter().enumerate() {
+        let start = data.len();
+        data.extend((0..shape.iter().product()).flat_map(|index| element(row, index).to_le_bytes()));
+        let info = json!({ "dtype": "F32", "shape": shape, "data_offsets": [start, data.len()] });
+        header.insert(name.clone(), info);
+    }
+    safetensors(serde_json::to_vec(&header).unwrap(), &data)
+}
+
+/// For each of our axes, which of theirs it is.
+fn axes(source: WeightSource, (_, theirs, name, _): &Row) -> &'static [usize] {
+    let is_tensorflow = matches!(source, WeightSource::Keras | WeightSource::TfSlim);
+    match theirs.len() {
+        1 => &[0],
+        2 if is_tensorflow => &[0, 1],
+        2 => &[1, 0],
+        4 if name == "classifier.weight" && is_tensorflow => &[2, 3],
+        4 if name == "classifier.weight" => &[1, 0],
+        4 if is_tensorflow => &[0, 1, 2, 3],
+        4 if name.ends_with(".depthwise.weight") => &[2, 3, 0, 1],
+        4 => &[2, 3, 1, 0],
+        rank => panic!("`{name}` has {rank} axes"),
+    }
+}
+
+/// Loads a file with a framework's names strictly, and compares every element with where it was there.
+fn assert_golden(key: &str, source: WeightSource, rows: &[Row], mut net: Network<f32>) {
+    let state = StateDict::<f32>::from_bytes(&file_of(rows), source).unwrap();
+    let report = net.load(&state, LoadMode::Strict).unwrap_or_else(|error| panic!("{key}: {error}"));
+    assert_eq!(report.loaded, rows.len(), "{key}");
+    let state = net.state_dict();
+    for (index, row) in rows.iter().enumerate() {
+        let (theirs, their_shape, ours, shape) = row;
+        let array = state.get(ours).unwrap_or_else(|| panic!("{key}: `{theirs}` did not become `{ours}`"));
+        assert_eq!(array.shape(), shape, "{key}: `{theirs}`, `{ours}`");
+        let axes = axes(source, row);
+        let steps: Vec<usize> = axes.iter().map(|&axis| their_shape[axis + 1..].iter().product()).collect();
+        for (at, &value) in array.indexed_iter() {
+            let flat: usize = at.slice().iter().zip(&steps).map(|(at, step)| at * step).sum();
+            assert_eq!(value, element(index, flat), "{key}: `{theirs}`, `{ours}` at {at:?}");
+        }
+    }
+}
+
 #[test]
-fn golden_names_and_shapes_agree() {
-    /// Their name and shape, our name and shape.
-    type Row = (String, Vec<usize>, String, Vec<usize>);
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/names.json");
-    let text = std::fs::read_to_string(path).unwrap();
-    let golden: BTreeMap<String, Vec<Row>> = serde_json::from_str(&text).unwrap();
+fn golden_names_load_strictly_with_every_element_in_its_place() {
+    let golden: BTreeMap<String, Vec<Row>> = serde_json::from_str(include_str!("../golden/names.json")).unwrap();
     let sources = [
         ("torchvision_v2", WeightSource::Torchvision),
         ("timm_v1", WeightSource::Timm),
@@ -53,17 +109,25 @@ fn golden_names_and_shapes_agree() {
     ];
     assert_eq!(golden.len(), sources.len());
     for (key, source) in sources {
-        let rows = &golden[key];
-        let theirs = rows.iter().map(|(name, shape, ..)| (name.clone(), ArrayD::<f32>::zeros(IxDyn(shape))));
-        let state = StateDict::from_source(theirs, source).unwrap();
-        assert_eq!(state.len(), rows.len(), "{key}");
-        for (theirs, _, ours, shape) in rows {
-            let array = state.get(ours).unwrap_or_else(|| panic!("{key}: `{theirs}` did not become `{ours}`"));
-            // A depthwise weight [KH, KW, C, 1] may come as a grouped convolution's [KH, KW, 1, C].
-            let is_grouped = ours.ends_with(".depthwise.weight")
-                && matches!((array.shape(), &shape[..]), ([h, w, 1, o], [kh, kw, c, 1]) if (h, w, o) == (kh, kw, c));
-            assert!(array.shape() == shape || is_grouped, "{key}: `{ours}` {:?}, expected {shape:?}", array.shape());
-        }
+        let classes = source.imagenet_classes();
+        let net = if key.ends_with("_v1") {
+            MobileNetV1::builder()
+                .source(source)
+                .classes(classes)
+                .initializer(Initializer::Zeros)
+                .build()
+                .unwrap()
+                .into()
+        } else {
+            MobileNetV2::builder()
+                .source(source)
+                .classes(classes)
+                .initializer(Initializer::Zeros)
+                .build()
+                .unwrap()
+                .into()
+        };
+        assert_golden(key, source, &golden[key], net);
     }
 }
 

@@ -146,6 +146,16 @@ fn parameters_are_tensors() {
     assert_eq!(open(&archive(&pickle, &[("0", &good_bytes())])).unwrap().len(), 1);
 }
 
+/// PyTorch before 0.4 called another function, with the first four arguments.
+#[test]
+fn tensors_of_the_oldest_versions_are_read() {
+    let pickle = PickleBuilder::new().raw("}").text(GOOD.name).global("torch._utils", "_rebuild_tensor").raw("((");
+    let pickle = pickle.text("storage").global("torch", "FloatStorage").text("0").text("cpu").int(6).raw("NtQ");
+    let pickle = pickle.int(0).ints(GOOD.sizes).ints(GOOD.strides).raw("tRs").stop();
+    let state = open(&legacy(&pickle, &[("0", 6, &good_bytes())])).unwrap();
+    assert_eq!(state.get("features.0.weight").unwrap().shape(), [3, 2]);
+}
+
 #[test]
 fn tensors_of_wrong_parts_are_refused() {
     let rebuild = || PickleBuilder::new().raw("}").text("x").global("torch._utils", "_rebuild_tensor_v2");

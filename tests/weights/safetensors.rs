@@ -25,6 +25,16 @@ fn header_length_is_checked() {
 }
 
 #[test]
+fn header_that_is_too_long_is_refused() {
+    let padded = |len: usize| {
+        let text = header("F32", "[2,3]", "[0,24]");
+        safetensors(format!("{text}{}", " ".repeat(len - text.len())), &good_bytes())
+    };
+    open(&padded(1 << 24)).unwrap();
+    assert_refused(&padded((1 << 24) + 1), "at most 16777216");
+}
+
+#[test]
 fn header_that_is_not_json_is_refused() {
     for text in ["{", "{}}", "{\"x\":1}", "{\"x\":[]}", "[]", "{\"x\":null}", "{'x':{}}"] {
         refused(&safetensors(text, &[]));

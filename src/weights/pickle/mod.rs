@@ -52,7 +52,8 @@ impl Global {
         Some(match (module, name) {
             ("collections", "OrderedDict") => Self::OrderedDict,
             ("torch", "Size") => Self::Size,
-            ("torch._utils", "_rebuild_tensor_v2") => Self::RebuildTensor,
+            // Without the suffix before PyTorch 0.4; the arguments that are read are the same.
+            ("torch._utils", "_rebuild_tensor_v2" | "_rebuild_tensor") => Self::RebuildTensor,
             ("torch._utils", "_rebuild_parameter") => Self::RebuildParameter,
             ("torch" | "torch.cuda", _) => Self::Storage(match name {
                 "BoolStorage" => Dtype::Bool,
