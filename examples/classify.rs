@@ -104,7 +104,7 @@ fn classifier(options: &Options) -> Result<(String, Classifier)> {
     };
     let mut net = model.build(Some(source), Initializer::Zeros)?;
     net.load(&state, LoadMode::Strict)?;
-    let name = format!("{:?} {}, {source} weights from {}", model.architecture, model.alpha, weights.display());
+    let name = format!("{:?} {:?}, {source} weights from {}", model.architecture, model.alpha, weights.display());
     let preprocess = Preprocess::of(source, model.architecture);
     Ok((name, Classifier::new(net, preprocess, imagenet_labels(source))?))
 }
@@ -137,7 +137,7 @@ fn print(predictions: &Predictions, top: usize) -> Result<()> {
         let length = (hit.probability * WIDTH).round() as usize;
         writeln!(
             stdout(),
-            "  {:6.2}%  {:<40}  {:4}  {}",
+            "  {:5.1} %  {:<40}  {:4}  {}",
             100.0 * hit.probability,
             "█".repeat(length),
             hit.index,

@@ -18,6 +18,9 @@ Builds a small network from the crate's blocks and runs it on random 64 x 64 ima
   --images N           images in the batch (default 4)
   --help               this text";
 
+/// The widest map of an image takes 0.3 MB; a thousand of them fit any machine.
+const MOST_IMAGES: usize = 1000;
+
 fn main() -> ExitCode {
     match run() {
         Ok(()) => ExitCode::SUCCESS,
@@ -48,6 +51,9 @@ fn run() -> Result<(), Box<dyn Error>> {
     let Some((seed, images)) = parse()? else {
         return Ok(writeln!(out, "{HELP}")?);
     };
+    if !(1..=MOST_IMAGES).contains(&images) {
+        return Err(format!("--images is {images}, expected 1 to {MOST_IMAGES}").into());
+    }
     let seed = u64::from(seed);
     // Each layer gets a seed of its own, so that no two start alike.
     let net = Sequential::new()

@@ -21,6 +21,9 @@ Times one image of 224 x 224 through a network with random weights.
 
 const WARM_UP: usize = 5;
 
+/// Hours on any machine, and few enough that their times fit in memory.
+const MOST_RUNS: usize = 1_000_000;
+
 fn main() -> ExitCode {
     common::report(run())
 }
@@ -42,8 +45,8 @@ fn run() -> Result<ExitCode> {
             _ => return Err(argument.unexpected().into()),
         }
     }
-    if runs == 0 {
-        return Err("--runs is 0, expected 1 or more".into());
+    if !(1..=MOST_RUNS).contains(&runs) {
+        return Err(format!("--runs is {runs}, expected 1 to {MOST_RUNS}").into());
     }
 
     let runtime = Runtime::new().level(level)?.threads(threads)?;

@@ -1,4 +1,4 @@
-//! What the examples' command lines share: networks by name, and errors as one line.
+//! What the examples' command lines share: networks by name, and errors in a few lines.
 
 use std::error::Error;
 use std::process::ExitCode;
@@ -10,10 +10,16 @@ use mobilenet::{Architecture, MobileNetV1, MobileNetV2, WeightSource};
 
 pub(crate) type Result<T, E = Box<dyn Error>> = std::result::Result<T, E>;
 
-/// Prints an error as one line; exit code 1.
+/// Prints an error; exit code 1. Weights that do not fit have a line for each tensor: the first few say enough.
 pub(crate) fn report(outcome: Result<ExitCode>) -> ExitCode {
+    const LINES: usize = 12;
     outcome.unwrap_or_else(|error| {
-        eprintln!("error: {error}");
+        let text = error.to_string();
+        eprintln!("error: {}", text.lines().take(LINES).collect::<Vec<_>>().join("\n"));
+        match text.lines().skip(LINES).count() {
+            0 => {}
+            more => eprintln!("  and {more} more"),
+        }
         ExitCode::FAILURE
     })
 }
