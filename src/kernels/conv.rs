@@ -72,18 +72,20 @@ fn run<S: Simd, V: SimdFloat<S, Element = f32>, const R1: usize, const R2: usize
 ) {
     let (slots, row_len) = (g.ring_rows(), g.padded_width() * input.channels);
     ring.fill(0.0);
-    // Rows are counted from the padding's top edge; those below `copied` are in the ring.
-    let mut copied = first_row * g.stride[0];
+    // Rows are counted from the padding's top edge; those below `copied` are in the ring, the next one's place is `next`.
+    let (mut copied, mut next) = (first_row * g.stride[0], 0);
     for line in 0..output.count / g.output[1] {
         let top = (first_row + line) * g.stride[0];
-        copied = copied.max(top);
         while copied < top + slots {
-            copy_row(g, input, copied, &mut ring[copied % slots * row_len..][..row_len]);
+            if copied >= top {
+                copy_row(g, input, copied, &mut ring[next * row_len..][..row_len]);
+            }
             copied += 1;
+            next = if next + 1 < slots { next + 1 } else { 0 };
         }
         let at = line * g.output[1] * output.pitch;
         let mut output = PixelsMut { data: &mut output.data[at..], count: g.output[1], ..*output };
-        let line = Line { geometry: g, group, ring: &*ring, channels: input.channels, top };
+        let line = Line { geometry: g, group, ring: &*ring, channels: input.channels, top, slot: next };
         let panels = Panels::of(group.weights.level(), output.channels);
         let (mut column, mut rest) = (0, group.weights.packed());
         while column < output.channels {
@@ -125,18 +127,20 @@ struct Line<'a> {
     /// The rows of the ring, one after the other, then a row of zeros.
     ring: &'a [f32],
     channels: usize,
-    /// The first padded input row the kernel touches.
+    /// The first padded input row the kernel touches, and its place in the ring.
     top: usize,
+    slot: usize,
 }
 
 impl<'a> Line<'a> {
     /// The ring's row that kernel row `tap` reads: the row of zeros if it is in the padding.
     fn row(&self, tap: usize) -> &'a [f32] {
         let (g, row_len) = (self.geometry, self.geometry.padded_width() * self.channels);
-        let row = self.top + tap * g.dilation[0];
-        let inside = row.wrapping_sub(g.before[0]) < g.input[0];
-        let slot = if inside { row % g.ring_rows() } else { g.ring_rows() };
-        &self.ring[slot * row_len..][..row_len]
+        let (slots, offset) = (g.ring_rows(), tap * g.dilation[0]);
+        let inside = (self.top + offset).wrapping_sub(g.before[0]) < g.input[0];
+        let slot = self.slot + offset;
+        let slot = if slot < slots { slot } else { slot - slots };
+        &self.ring[(if inside { slot } else { slots }) * row_len..][..row_len]
     }
 
     /// Segments of a kernel row, and floats of one.

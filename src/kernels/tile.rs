@@ -210,24 +210,39 @@ pub(super) fn store<S: Simd, V: SimdFloat<S, Element = f32>, const ROWS: usize, 
 ) {
     let (low, high) = (V::splat(simd, clamp.low), V::splat(simd, clamp.high));
     let width = VECTORS * V::LEN;
-    for (r, sums) in sums.into_iter().enumerate() {
-        let output = &mut output[r * pitch..][..columns];
-        let residual = residual.map(|(residual, pitch)| &residual[r * pitch..][..columns]);
-        if columns == width {
-            for (v, sum) in sums.into_iter().enumerate() {
-                let at = v * V::LEN..(v + 1) * V::LEN;
-                let sum = residual.map_or(sum, |residual| sum + V::from_slice(simd, &residual[at.clone()]));
-                high.min(low.max(sum)).store_slice(&mut output[at]);
+    // Whole vectors in loops of their own, short enough to be unrolled: the sums go from register to memory.
+    match residual {
+        None if columns == width => {
+            for (r, sums) in sums.iter().enumerate() {
+                let output = &mut output[r * pitch..][..width];
+                for (v, sum) in sums.iter().enumerate() {
+                    high.min(low.max(*sum)).store_slice(&mut output[v * V::LEN..][..V::LEN]);
+                }
             }
-        } else {
-            for (v, sum) in sums.into_iter().enumerate() {
-                let at = v * V::LEN..columns.min((v + 1) * V::LEN);
-                let sum = residual.map_or(sum, |residual| {
-                    let mut part = V::splat(simd, 0.0);
-                    part.as_mut_slice()[..at.len()].copy_from_slice(&residual[at.clone()]);
-                    sum + part
-                });
-                output[at.clone()].copy_from_slice(&high.min(low.max(sum)).as_slice()[..at.len()]);
+        }
+        Some((residual, residual_pitch)) if columns == width => {
+            for (r, sums) in sums.iter().enumerate() {
+                let output = &mut output[r * pitch..][..width];
+                let residual = &residual[r * residual_pitch..][..width];
+                for (v, sum) in sums.iter().enumerate() {
+                    let sum = *sum + V::from_slice(simd, &residual[v * V::LEN..][..V::LEN]);
+                    high.min(low.max(sum)).store_slice(&mut output[v * V::LEN..][..V::LEN]);
+                }
+            }
+        }
+        _ => {
+            for (r, sums) in sums.iter().enumerate() {
+                for (v, sum) in sums.iter().enumerate() {
+                    let at = v * V::LEN..columns.min((v + 1) * V::LEN);
+                    let mut sum = *sum;
+                    if let Some((residual, pitch)) = residual {
+                        let mut part = V::splat(simd, 0.0);
+                        part.as_mut_slice()[..at.len()].copy_from_slice(&residual[r * pitch..][at.clone()]);
+                        sum += part;
+                    }
+                    let sum = high.min(low.max(sum));
+                    output[r * pitch..][at.clone()].copy_from_slice(&sum.as_slice()[..at.len()]);
+                }
             }
         }
     }
