@@ -18,8 +18,8 @@ static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 /// Bytes allocated per byte of file, at most. A one-byte opcode makes a value of 32 bytes; growing vectors allocate
 /// their final size twice; the maps of names and values add as much again.
 const PER_BYTE: usize = 128;
-/// Bytes that any file may take: error messages, and the directory reader's buffers (20 KB for each mark of an end).
-const BASE: usize = 256 << 10;
+/// Bytes that any file may take: error messages, and the directory reader's buffers (about 100 KB for each mark of an end).
+const BASE: usize = 1 << 20;
 
 fn assert_bounded(name: &str, bytes: &[u8]) {
     let region = Region::new(ALLOCATOR);
@@ -102,6 +102,9 @@ fn amplifications() {
     let mark = b"PK\x05\x06";
     assert_bounded("some marks of an end", &mark.repeat(6));
     assert_bounded("many marks of an end", &mark.repeat(10_000));
+    let mut end = zip(&[]);
+    end[20..].fill(0xff);
+    assert_bounded("ends with long comments", &end.repeat(6));
     // A high stack, then many empty tuples from its top.
     let tall = PickleBuilder::new().raw(b"N".repeat(1000)).raw(b"(t".repeat(1000)).stop();
     assert_bounded("tall stack", &archive(&tall, &[]));
