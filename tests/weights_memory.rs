@@ -18,8 +18,8 @@ static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 /// Bytes allocated per byte of file, at most. A one-byte opcode makes a value of 32 bytes; growing vectors allocate
 /// their final size twice; the maps of names and values add as much again.
 const PER_BYTE: usize = 128;
-/// Bytes that any file may take: error messages, and the directory reader's buffers.
-const BASE: usize = 64 << 10;
+/// Bytes that any file may take: error messages, and the directory reader's buffers (about 100 KB for each mark of an end).
+const BASE: usize = 1 << 20;
 
 fn assert_bounded(name: &str, bytes: &[u8]) {
     let region = Region::new(ALLOCATOR);
@@ -91,6 +91,20 @@ fn amplifications() {
     let rebuild = persistent.global("torch._utils", "_rebuild_tensor_v2").raw("q\x02}(");
     let many = (0..1000).fold(rebuild, |pickle, index| pickle.text(&index.to_string()).raw("h\x02(h\x01K\0h\0h\0tR"));
     assert_bounded("long shapes", &archive(&many.raw("u").stop(), &[("0", &good_bytes())]));
+    // Directories that are wrong at their end, each read for the mark of an end that leads to it.
+    let entries: Vec<_> = (0..1000).map(|index| entry(&format!("n/{index}"), b"")).collect();
+    let mut ends = zip(&entries);
+    let end = ends.split_off(ends.len() - 22);
+    let damaged = ends.len() - 48;
+    ends[damaged..].fill(0);
+    assert_bounded("wrong directories", &[ends, end.repeat(6)].concat());
+    // Nothing but marks.
+    let mark = b"PK\x05\x06";
+    assert_bounded("some marks of an end", &mark.repeat(6));
+    assert_bounded("many marks of an end", &mark.repeat(10_000));
+    let mut end = zip(&[]);
+    end[20..].fill(0xff);
+    assert_bounded("ends with long comments", &end.repeat(6));
     // A high stack, then many empty tuples from its top.
     let tall = PickleBuilder::new().raw(b"N".repeat(1000)).raw(b"(t".repeat(1000)).stop();
     assert_bounded("tall stack", &archive(&tall, &[]));

@@ -19,8 +19,8 @@ use crate::{Element, Error, Result, WeightSource};
 
 const FORMAT: &str = "safetensors";
 
-/// Longest header: MobileNetV2's has 30 KB. The parsed header takes several times its length in memory.
-const MAX_HEADER_LEN: usize = 1 << 24;
+/// Longest header: MobileNetV2's has 30 KB. Parsing takes several times its length in memory, and far longer than data.
+const MAX_HEADER_LEN: usize = 1 << 20;
 
 /// Metadata key that marks a file as ours; its value is the source's name or [`NO_SOURCE`].
 const SOURCE_KEY: &str = "mobilenet.source";
@@ -44,7 +44,7 @@ impl<T: Element> StateDict<T> {
     ///
     /// # Errors
     ///
-    /// If the system refuses to write.
+    /// If the system refuses to write, or as [`StateDict::to_bytes`].
     pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
         self.save_as(path, Precision::Full)
     }
@@ -53,7 +53,7 @@ impl<T: Element> StateDict<T> {
     ///
     /// # Errors
     ///
-    /// If the system refuses to write, or a finite value is too large for the precision.
+    /// If the system refuses to write, or as [`StateDict::to_bytes`].
     pub fn save_as(&self, path: impl AsRef<Path>, precision: Precision) -> Result<()> {
         atomic::write(path.as_ref(), &self.to_bytes(precision)?)
     }
@@ -71,7 +71,7 @@ impl<T: Element> StateDict<T> {
     ///
     /// # Errors
     ///
-    /// If a finite value is too large for the precision.
+    /// If a finite value is too large for the precision, or names and shapes take more than 1 MiB (9000 arrays or so).
     pub fn to_bytes(&self, precision: Precision) -> Result<Vec<u8>> {
         let mut encoded = Vec::with_capacity(self.len());
         for (name, array) in self.iter() {
@@ -79,7 +79,10 @@ impl<T: Element> StateDict<T> {
         }
         let source = self.source().map_or(NO_SOURCE, WeightSource::name);
         let metadata = HashMap::from([(SOURCE_KEY.to_owned(), source.to_owned())]);
-        safetensors::serialize(encoded, Some(metadata)).map_err(|error| Error::format(FORMAT, error))
+        let bytes = safetensors::serialize(encoded, Some(metadata)).map_err(|error| Error::format(FORMAT, error))?;
+        // What is written can be read.
+        split(&bytes)?;
+        Ok(bytes)
     }
 }
 
@@ -145,8 +148,8 @@ impl View for Encoded {
     }
 }
 
-/// Reads a file's arrays, and whether we wrote it.
-pub(super) fn read<T: Element>(bytes: &[u8]) -> Result<Contents<T>> {
+/// Header and data of a file.
+fn split(bytes: &[u8]) -> Result<(&[u8], &[u8])> {
     let error = |reason: &dyn core::fmt::Display| Error::format(FORMAT, reason);
     let (&len, rest) = bytes.split_first_chunk().ok_or_else(|| error(&"the file has less than 8 bytes"))?;
     let len = u64::from_le_bytes(len);
@@ -157,6 +160,13 @@ pub(super) fn read<T: Element>(bytes: &[u8]) -> Result<Contents<T>> {
     if header.len() > MAX_HEADER_LEN {
         return Err(error(&format_args!("the header has {len} bytes, expected at most {MAX_HEADER_LEN}")));
     }
+    Ok((header, data))
+}
+
+/// Reads a file's arrays, and whether we wrote it.
+pub(super) fn read<T: Element>(bytes: &[u8]) -> Result<Contents<T>> {
+    let error = |reason: &dyn core::fmt::Display| Error::format(FORMAT, reason);
+    let (header, data) = split(bytes)?;
     let header: Metadata = serde_json::from_slice(header).map_err(|reason| error(&reason))?;
     if header.data_len() != data.len() {
         return Err(error(&format_args!(

@@ -14,6 +14,11 @@ use crate::{Error, Result};
 
 const FORMAT: &str = "pytorch zip";
 
+/// Most marks of an archive's end in a file: three belong there (one and two of zip64), as many may be among the
+/// weights by chance. For each mark the `zip` crate takes a buffer and reads a directory, until one is right: a file
+/// full of marks would cost thousands of times its size.
+const MAX_ENDS: usize = 6;
+
 /// Entries by their name inside of the archive's folder.
 pub(super) struct Archive<'a> {
     entries: BTreeMap<String, &'a [u8]>,
@@ -26,6 +31,10 @@ fn error(reason: impl core::fmt::Display) -> Error {
 impl<'a> Archive<'a> {
     /// Reads the directory.
     pub(super) fn open(bytes: &'a [u8]) -> Result<Self> {
+        let is_end = |window: &&[u8]| matches!(window, [b'P', b'K', 5 | 6, 6] | [b'P', b'K', 6, 7]);
+        if bytes.windows(4).filter(is_end).nth(MAX_ENDS).is_some() {
+            return Err(error(format_args!("there are more than {MAX_ENDS} marks of an archive's end")));
+        }
         let mut archive = ZipArchive::new(Cursor::new(bytes)).map_err(error)?;
         if archive.has_duplicate_names() {
             return Err(error("two entries have the same name"));

@@ -260,3 +260,14 @@ fn archive_that_lies_about_its_directory_is_refused() {
         }
     }
 }
+
+/// Each mark of an end may lead to a directory, which is read until it proves wrong.
+#[test]
+fn archive_with_many_ends_is_refused() {
+    let good = zip(&entries());
+    let end = &good[good.len() - 22..];
+    open(&[&good[..good.len() - 22], b"PK\x06\x06PK\x06\x07PK\x05\x06", end].concat()).unwrap();
+    for mark in [b"PK\x05\x06", b"PK\x06\x06", b"PK\x06\x07"] {
+        assert_refused(&[&good[..good.len() - 22], &mark.repeat(6), end].concat(), "marks of an archive's end");
+    }
+}

@@ -93,6 +93,13 @@ fn source_is_never_guessed_nor_overruled() {
 }
 
 #[test]
+fn what_could_not_be_read_is_not_written() {
+    let mut large = StateDict::new(None);
+    large.insert("x".repeat(1 << 20), arr1(&[0.0_f32]).into_dyn());
+    assert!(matches!(large.to_bytes(Precision::Full), Err(Error::Format { .. })));
+}
+
+#[test]
 fn failed_saves_leave_what_was_there() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("weights.safetensors");

@@ -1,7 +1,7 @@
 //! A reader of the part of Python's pickle format that state dicts use.
 //!
 //! A pickle is a program for a stack machine. Python's machine calls any function the program names; this one knows a
-//! handful of opcodes and four callables, all of which only build values, and refuses everything else by name.
+//! handful of opcodes and of callables, all of which only build values, and refuses everything else by name.
 //! Values live in one list and refer to each other by index: no recursion, however deep they nest, and each costs at
 //! least a byte of input, so memory stays in proportion to the file.
 
