@@ -7,7 +7,7 @@
 
 use fearless_simd::prelude::*;
 
-use super::tile::{Panels, accumulate, for_each_tile, load, store, with_rows, with_tile};
+use super::tile::{Panels, Patches, panels_over_rows, with_tile};
 use super::{Clamp, PackedWeights, Pixels, PixelsMut};
 use crate::shape::Conv2dGeometry;
 
@@ -85,19 +85,23 @@ fn run<S: Simd, V: SimdFloat<S, Element = f32>, const R1: usize, const R2: usize
         }
         let at = line * g.output[1] * output.pitch;
         let mut output = PixelsMut { data: &mut output.data[at..], count: g.output[1], ..*output };
-        let line = Line { geometry: g, group, ring: &*ring, channels: input.channels, top, slot: next };
+        let apart = g.dilation[1] != 1 || group.inputs != input.channels;
+        let patches = Patches {
+            data: &ring[group.first_input..],
+            kernel_rows: g.kernel[0],
+            segments: if apart { g.kernel[1] } else { 1 },
+            segment_step: g.dilation[1] * input.channels,
+            depth: if apart { group.inputs } else { g.kernel[1] * group.inputs },
+            step: g.stride[1] * input.channels,
+            row_len,
+            slots,
+            slot: next,
+            dilation: g.dilation[0],
+            top: top.wrapping_sub(g.before[0]),
+            height: g.input[0],
+        };
         let panels = Panels::of(group.weights.level(), output.channels);
-        let (mut column, mut rest) = (0, group.weights.packed());
-        while column < output.channels {
-            let vectors = panels.next(output.channels - column);
-            let (panel, tail) = rest.split_at((group.weights.inputs() + 1) * vectors * V::LEN);
-            match vectors {
-                1 => panel_over_line::<S, V, R1, 1>(simd, panel, line, column, clamp, &mut output),
-                2 => panel_over_line::<S, V, R2, 2>(simd, panel, line, column, clamp, &mut output),
-                _ => panel_over_line::<S, V, R3, 3>(simd, panel, line, column, clamp, &mut output),
-            }
-            (column, rest) = (column + vectors * V::LEN, tail);
-        }
+        panels_over_rows::<S, V, R1, R2, R3>(simd, panels, group.weights.packed(), patches, None, clamp, &mut output);
     }
 }
 
@@ -117,91 +121,4 @@ fn copy_row(g: &Conv2dGeometry, input: Pixels<'_, f32>, padded_row: usize, slot:
             to.copy_from_slice(&from[..channels]);
         }
     }
-}
-
-/// Where one output row comes from.
-#[derive(Clone, Copy)]
-struct Line<'a> {
-    geometry: &'a Conv2dGeometry,
-    group: &'a Group<'a>,
-    /// The rows of the ring, one after the other, then a row of zeros.
-    ring: &'a [f32],
-    channels: usize,
-    /// The first padded input row the kernel touches, and its place in the ring.
-    top: usize,
-    slot: usize,
-}
-
-impl<'a> Line<'a> {
-    /// The ring's row that kernel row `tap` reads: the row of zeros if it is in the padding.
-    fn row(&self, tap: usize) -> &'a [f32] {
-        let (g, row_len) = (self.geometry, self.geometry.padded_width() * self.channels);
-        let (slots, offset) = (g.ring_rows(), tap * g.dilation[0]);
-        let inside = (self.top + offset).wrapping_sub(g.before[0]) < g.input[0];
-        let slot = self.slot + offset;
-        let slot = if slot < slots { slot } else { slot - slots };
-        &self.ring[(if inside { slot } else { slots }) * row_len..][..row_len]
-    }
-
-    /// Segments of a kernel row, and floats of one.
-    fn segments(&self) -> (usize, usize) {
-        let (taps, inputs) = (self.geometry.kernel[1], self.group.inputs);
-        if self.geometry.dilation[1] == 1 && inputs == self.channels { (1, taps * inputs) } else { (taps, inputs) }
-    }
-}
-
-fn panel_over_line<S: Simd, V: SimdFloat<S, Element = f32>, const MOST: usize, const VECTORS: usize>(
-    simd: S,
-    panel: &[f32],
-    line: Line<'_>,
-    column: usize,
-    clamp: Clamp<f32>,
-    output: &mut PixelsMut<'_, f32>,
-) {
-    simd.vectorize(
-        #[inline(always)]
-        || {
-            for_each_tile(
-                output.count,
-                MOST,
-                #[inline(always)]
-                |first, rows| {
-                    with_rows!(rows, MOST, tile::<S, V, _, VECTORS>(simd, panel, line, first, column, clamp, output));
-                },
-            );
-        },
-    );
-}
-
-#[inline(always)]
-fn tile<S: Simd, V: SimdFloat<S, Element = f32>, const ROWS: usize, const VECTORS: usize>(
-    simd: S,
-    panel: &[f32],
-    line: Line<'_>,
-    first: usize,
-    column: usize,
-    clamp: Clamp<f32>,
-    output: &mut PixelsMut<'_, f32>,
-) {
-    let g = line.geometry;
-    let width = VECTORS * V::LEN;
-    let (bias, mut panel) = panel.split_at(width);
-    let mut sums = [load::<S, V, VECTORS>(simd, bias); ROWS];
-    let (segments, depth) = line.segments();
-    for i in 0..g.kernel[0] {
-        let row = line.row(i);
-        for j in 0..segments {
-            let (part, rest) = panel.split_at(depth * width);
-            panel = rest;
-            let mut pixels = [row; ROWS];
-            for (r, pixel) in pixels.iter_mut().enumerate() {
-                let at = (first + r) * g.stride[1] + j * g.dilation[1];
-                *pixel = &row[at * line.channels + line.group.first_input..][..depth];
-            }
-            sums = accumulate(simd, sums, pixels, part);
-        }
-    }
-    let output_at = first * output.pitch + column;
-    let columns = width.min(output.channels - column);
-    store(simd, sums, None, clamp, columns, &mut output.data[output_at..], output.pitch);
 }

@@ -7,7 +7,7 @@
 
 use fearless_simd::prelude::*;
 
-use super::tile::{Panels, accumulate, for_each_tile, load, store, with_rows, with_tile};
+use super::tile::{Panels, Patches, panels_over_rows, with_tile};
 use super::{Clamp, Pixels, PixelsMut, SimdLevel};
 
 /// Input elements of a block of rows: 24 KiB of a first-level cache of 32, beside a panel's passing rows.
@@ -103,7 +103,7 @@ fn run<S: Simd, V: SimdFloat<S, Element = f32>, const R1: usize, const R2: usize
     clamp: Clamp<f32>,
     output: &mut PixelsMut<'_, f32>,
 ) {
-    let (depth, outputs) = (input.channels, output.channels);
+    let depth = input.channels;
     // A multiple of 84 rows is whole tiles of 7, 6, 4 and 3.
     let block = (BLOCK / depth.max(1)).next_multiple_of(84).min(input.count.max(1));
     let mut first = 0;
@@ -111,69 +111,10 @@ fn run<S: Simd, V: SimdFloat<S, Element = f32>, const R1: usize, const R2: usize
         let rows = block.min(input.count - first);
         let input = Pixels { data: &input.data[first * input.pitch..], count: rows, ..input };
         let residual = residual.map(|r| Pixels { data: &r.data[first * r.pitch..], count: rows, ..r });
-        let (pitch, data) = (output.pitch, &mut output.data[first * output.pitch..]);
-        let (mut column, mut rest) = (0, packed);
-        while column < outputs {
-            let vectors = panels.next(outputs - column);
-            let (panel, tail) = rest.split_at((depth + 1) * vectors * V::LEN);
-            let mut output = PixelsMut { data: &mut data[column..], count: rows, channels: outputs - column, pitch };
-            let residual = residual.map(|r| Pixels { data: &r.data[column..], ..r });
-            match vectors {
-                1 => panel_over_rows::<S, V, R1, 1>(simd, panel, input, residual, clamp, &mut output),
-                2 => panel_over_rows::<S, V, R2, 2>(simd, panel, input, residual, clamp, &mut output),
-                _ => panel_over_rows::<S, V, R3, 3>(simd, panel, input, residual, clamp, &mut output),
-            }
-            (column, rest) = (column + vectors * V::LEN, tail);
-        }
+        let patches = Patches::pixels(input.data, input.channels, input.pitch);
+        let data = &mut output.data[first * output.pitch..];
+        let mut output = PixelsMut { data, count: rows, channels: output.channels, pitch: output.pitch };
+        panels_over_rows::<S, V, R1, R2, R3>(simd, panels, packed, patches, residual, clamp, &mut output);
         first += rows;
     }
-}
-
-fn panel_over_rows<S: Simd, V: SimdFloat<S, Element = f32>, const MOST: usize, const VECTORS: usize>(
-    simd: S,
-    panel: &[f32],
-    input: Pixels<'_, f32>,
-    residual: Option<Pixels<'_, f32>>,
-    clamp: Clamp<f32>,
-    output: &mut PixelsMut<'_, f32>,
-) {
-    simd.vectorize(
-        #[inline(always)]
-        || {
-            for_each_tile(
-                input.count,
-                MOST,
-                #[inline(always)]
-                |first, rows| {
-                    with_rows!(
-                        rows,
-                        MOST,
-                        tile::<S, V, _, VECTORS>(simd, panel, first, input, residual, clamp, output)
-                    );
-                },
-            );
-        },
-    );
-}
-
-#[inline(always)]
-fn tile<S: Simd, V: SimdFloat<S, Element = f32>, const ROWS: usize, const VECTORS: usize>(
-    simd: S,
-    panel: &[f32],
-    first: usize,
-    input: Pixels<'_, f32>,
-    residual: Option<Pixels<'_, f32>>,
-    clamp: Clamp<f32>,
-    output: &mut PixelsMut<'_, f32>,
-) {
-    let width = VECTORS * V::LEN;
-    let mut rows = [&input.data[..0]; ROWS];
-    for (r, row) in rows.iter_mut().enumerate() {
-        *row = &input.data[(first + r) * input.pitch..][..input.channels];
-    }
-    let (bias, panel) = panel.split_at(width);
-    let sums = accumulate(simd, [load::<S, V, VECTORS>(simd, bias); ROWS], rows, panel);
-    let residual = residual.map(|r| (&r.data[first * r.pitch..], r.pitch));
-    let columns = width.min(output.channels);
-    store(simd, sums, residual, clamp, columns, &mut output.data[first * output.pitch..], output.pitch);
 }

@@ -14,10 +14,10 @@
 
 use fearless_simd::prelude::*;
 
-use super::{Clamp, Pixels, SimdLevel};
+use super::{Clamp, Pixels, PixelsMut, SimdLevel};
 
 /// The sums of a tile of `ROWS` pixels by `VECTORS` vectors of output channels.
-pub(super) type Sums<V, const ROWS: usize, const VECTORS: usize> = [[V; VECTORS]; ROWS];
+type Sums<V, const ROWS: usize, const VECTORS: usize> = [[V; VECTORS]; ROWS];
 
 /// Calls `$run::<S, V, R1, R2, R3>(simd, ..)` with the level's token `S`, its vector `V` of `$lanes` floats, and the
 /// rows of a tile of 1, 2 and 3 vectors.
@@ -67,6 +67,22 @@ macro_rules! with_tile {
 }
 pub(super) use with_tile;
 
+/// Runs `$tile::<S, V, ROWS, VECTORS>(..)` for a row count known only at run time, up to `$most`.
+macro_rules! with_rows {
+    ($rows:expr, $most:expr, $tile:ident::<$s:ty, $v:ty, _, $vectors:ident>($($argument:expr),* $(,)?)) => {
+        with_rows!(@ $rows, $most, $tile, $s, $v, $vectors, ($($argument),*), 1 2 3 4 5 6 7 8 9 10 11 12)
+    };
+    (@ $rows:expr, $most:expr, $tile:ident, $s:ty, $v:ty, $vectors:ident, $arguments:tt, $($n:literal)*) => {
+        match $rows {
+            $($n if $n <= $most => with_rows!(@call $tile, $s, $v, $n, $vectors, $arguments),)*
+            _ => unreachable!("a tile has 1 to {} rows", $most),
+        }
+    };
+    (@call $tile:ident, $s:ty, $v:ty, $n:literal, $vectors:ident, ($($argument:expr),*)) => {
+        $tile::<$s, $v, $n, $vectors>($($argument),*)
+    };
+}
+
 /// How a level cuts output channels into panels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Panels {
@@ -94,7 +110,7 @@ impl Panels {
     }
 
     /// Vectors of the next panel when `outputs` channels are left.
-    pub(super) fn next(self, outputs: usize) -> usize {
+    fn next(self, outputs: usize) -> usize {
         match outputs.div_ceil(self.lanes) {
             // Three rather than two and a lonely one, which has too few sums in flight.
             3 => 3,
@@ -130,12 +146,154 @@ impl Panels {
     }
 }
 
+/// What the outputs of one row read: neighbouring outputs `step` apart, each `kernel_rows` times `segments` runs of
+/// `depth` neighbours. A pixel of a pointwise convolution is the smallest patch: one run.
+#[derive(Clone, Copy)]
+pub(super) struct Patches<'a> {
+    /// The rows of a ring, one after the other, then a row of zeros.
+    pub(super) data: &'a [f32],
+    pub(super) kernel_rows: usize,
+    pub(super) segments: usize,
+    pub(super) segment_step: usize,
+    pub(super) depth: usize,
+    pub(super) step: usize,
+    /// Floats of a row of the ring.
+    pub(super) row_len: usize,
+    /// Rows of the ring, and the one that the first kernel row reads.
+    pub(super) slots: usize,
+    pub(super) slot: usize,
+    /// Rows from one kernel row to the next.
+    pub(super) dilation: usize,
+    /// The map's row that the first kernel row reads (it wraps around above the map), and the map's height.
+    pub(super) top: usize,
+    pub(super) height: usize,
+}
+
+impl<'a> Patches<'a> {
+    /// Pixels of `channels`, `pitch` apart.
+    pub(super) fn pixels(data: &'a [f32], channels: usize, pitch: usize) -> Self {
+        Self {
+            data,
+            kernel_rows: 1,
+            segments: 1,
+            segment_step: 0,
+            depth: channels,
+            step: pitch,
+            row_len: 0,
+            slots: 1,
+            slot: 0,
+            dilation: 1,
+            top: 0,
+            height: 1,
+        }
+    }
+
+    /// Where kernel row `tap` starts: in the row of zeros if it is in the padding.
+    #[inline(always)]
+    fn row(&self, tap: usize) -> usize {
+        let offset = tap * self.dilation;
+        let inside = self.top.wrapping_add(offset) < self.height;
+        let slot = self.slot + offset;
+        let slot = if slot < self.slots { slot } else { slot - self.slots };
+        (if inside { slot } else { self.slots }) * self.row_len
+    }
+}
+
+/// All panels, one after the other, over the outputs of one row.
+#[expect(clippy::too_many_arguments, reason = "those of the convolution and the level's token")]
+pub(super) fn panels_over_rows<
+    S: Simd,
+    V: SimdFloat<S, Element = f32>,
+    const R1: usize,
+    const R2: usize,
+    const R3: usize,
+>(
+    simd: S,
+    panels: Panels,
+    packed: &[f32],
+    patches: Patches<'_>,
+    residual: Option<Pixels<'_, f32>>,
+    clamp: Clamp<f32>,
+    output: &mut PixelsMut<'_, f32>,
+) {
+    let inputs = patches.kernel_rows * patches.segments * patches.depth;
+    let (mut column, mut rest) = (0, packed);
+    while column < output.channels {
+        let channels = output.channels - column;
+        let vectors = panels.next(channels);
+        let (panel, tail) = rest.split_at((inputs + 1) * vectors * V::LEN);
+        let mut output = PixelsMut { data: &mut output.data[column..], channels, ..*output };
+        let residual = residual.map(|r| Pixels { data: &r.data[column..], ..r });
+        match vectors {
+            1 => panel_over_rows::<S, V, R1, 1>(simd, panel, patches, residual, clamp, &mut output),
+            2 => panel_over_rows::<S, V, R2, 2>(simd, panel, patches, residual, clamp, &mut output),
+            _ => panel_over_rows::<S, V, R3, 3>(simd, panel, patches, residual, clamp, &mut output),
+        }
+        (column, rest) = (column + vectors * V::LEN, tail);
+    }
+}
+
+fn panel_over_rows<S: Simd, V: SimdFloat<S, Element = f32>, const MOST: usize, const VECTORS: usize>(
+    simd: S,
+    panel: &[f32],
+    patches: Patches<'_>,
+    residual: Option<Pixels<'_, f32>>,
+    clamp: Clamp<f32>,
+    output: &mut PixelsMut<'_, f32>,
+) {
+    simd.vectorize(
+        #[inline(always)]
+        || {
+            for_each_tile(
+                output.count,
+                MOST,
+                #[inline(always)]
+                |first, rows| {
+                    with_rows!(
+                        rows,
+                        MOST,
+                        tile::<S, V, _, VECTORS>(simd, panel, first, patches, residual, clamp, output)
+                    );
+                },
+            );
+        },
+    );
+}
+
+#[inline(always)]
+fn tile<S: Simd, V: SimdFloat<S, Element = f32>, const ROWS: usize, const VECTORS: usize>(
+    simd: S,
+    panel: &[f32],
+    first: usize,
+    patches: Patches<'_>,
+    residual: Option<Pixels<'_, f32>>,
+    clamp: Clamp<f32>,
+    output: &mut PixelsMut<'_, f32>,
+) {
+    let (width, depth) = (VECTORS * V::LEN, patches.depth);
+    let (bias, mut panel) = panel.split_at(width);
+    let mut sums = [load::<S, V, VECTORS>(simd, bias); ROWS];
+    for i in 0..patches.kernel_rows {
+        let mut at = patches.row(i) + first * patches.step;
+        for _ in 0..patches.segments {
+            let (part, rest) = panel.split_at(depth * width);
+            let mut rows = [patches.data; ROWS];
+            for (r, row) in rows.iter_mut().enumerate() {
+                *row = &patches.data[at + r * patches.step..][..depth];
+            }
+            sums = accumulate(simd, sums, rows, part);
+            panel = rest;
+            at += patches.segment_step;
+        }
+    }
+    let residual = residual.map(|r| (&r.data[first * r.pitch..], r.pitch));
+    let columns = width.min(output.channels);
+    store(simd, sums, residual, clamp, columns, &mut output.data[first * output.pitch..], output.pitch);
+}
+
 /// Loads `VECTORS` neighbouring vectors.
 #[inline(always)]
-pub(super) fn load<S: Simd, V: SimdFloat<S, Element = f32>, const VECTORS: usize>(
-    simd: S,
-    from: &[f32],
-) -> [V; VECTORS] {
+fn load<S: Simd, V: SimdFloat<S, Element = f32>, const VECTORS: usize>(simd: S, from: &[f32]) -> [V; VECTORS] {
     let from = &from[..VECTORS * V::LEN];
     let mut vectors = [V::splat(simd, 0.0); VECTORS];
     for (v, vector) in vectors.iter_mut().enumerate() {
@@ -148,9 +306,12 @@ pub(super) fn load<S: Simd, V: SimdFloat<S, Element = f32>, const VECTORS: usize
 /// instructions for the 12 multiply-adds of a 6 x 2 tile, more than a core shared by two threads can decode in time.
 const STEP: usize = 4;
 
+/// Sums that keep two multiply-adds a cycle of four cycles each busy.
+const SUMS_IN_FLIGHT: usize = 8;
+
 /// `sums[r] += sum over k of rows[r][k] * panel[k]`; every row is as long as the panel has rows.
 #[inline(always)]
-pub(super) fn accumulate<S: Simd, V: SimdFloat<S, Element = f32>, const ROWS: usize, const VECTORS: usize>(
+fn accumulate<S: Simd, V: SimdFloat<S, Element = f32>, const ROWS: usize, const VECTORS: usize>(
     simd: S,
     mut sums: Sums<V, ROWS, VECTORS>,
     rows: [&[f32]; ROWS],
@@ -158,12 +319,14 @@ pub(super) fn accumulate<S: Simd, V: SimdFloat<S, Element = f32>, const ROWS: us
 ) -> Sums<V, ROWS, VECTORS> {
     let width = VECTORS * V::LEN;
     let depth = rows[0].len();
-    let (steps, rest) = (depth / STEP, depth % STEP);
+    // Small tiles are rare, and not worth the code.
+    let steps = if ROWS * VECTORS >= SUMS_IN_FLIGHT { depth / STEP } else { 0 };
+    let rest = depth - steps * STEP;
     let mut blocks: [&[[f32; STEP]]; ROWS] = [&[]; ROWS];
     let mut tails: [&[f32]; ROWS] = [&[]; ROWS];
     for ((row, block), tail) in rows.iter().zip(&mut blocks).zip(&mut tails) {
-        let (whole, left) = row.as_chunks();
-        (*block, *tail) = (&whole[..steps], &left[..rest]);
+        let (whole, _) = row.as_chunks();
+        (*block, *tail) = (&whole[..steps], &row[steps * STEP..][..rest]);
     }
     let (panel, panel_tail) = panel.split_at(steps * STEP * width);
     for (k, weights) in (0..steps).zip(panel.chunks_exact(STEP * width)) {
@@ -199,7 +362,7 @@ fn multiply_add<S: Simd, V: SimdFloat<S, Element = f32>, const VECTORS: usize>(
 
 /// Adds the residual, clamps, and stores `columns` channels of every row, `pitch` apart.
 #[inline(always)]
-pub(super) fn store<S: Simd, V: SimdFloat<S, Element = f32>, const ROWS: usize, const VECTORS: usize>(
+fn store<S: Simd, V: SimdFloat<S, Element = f32>, const ROWS: usize, const VECTORS: usize>(
     simd: S,
     sums: Sums<V, ROWS, VECTORS>,
     residual: Option<(&[f32], usize)>,
@@ -251,7 +414,7 @@ pub(super) fn store<S: Simd, V: SimdFloat<S, Element = f32>, const ROWS: usize, 
 /// Cuts `count` rows into tiles of at most `most`, as equal as can be: a lonely last row would run at a quarter of
 /// the speed. Calls `tile(first, rows)`.
 #[inline(always)]
-pub(super) fn for_each_tile(count: usize, most: usize, mut tile: impl FnMut(usize, usize)) {
+fn for_each_tile(count: usize, most: usize, mut tile: impl FnMut(usize, usize)) {
     let tiles = count.div_ceil(most);
     let mut first = 0;
     for left in (1..=tiles).rev() {
@@ -260,20 +423,3 @@ pub(super) fn for_each_tile(count: usize, most: usize, mut tile: impl FnMut(usiz
         first += rows;
     }
 }
-
-/// Runs `$tile::<S, V, ROWS, VECTORS>(..)` for a row count known only at run time, up to `$most`.
-macro_rules! with_rows {
-    ($rows:expr, $most:expr, $tile:ident::<$s:ty, $v:ty, _, $vectors:ident>($($argument:expr),* $(,)?)) => {
-        with_rows!(@ $rows, $most, $tile, $s, $v, $vectors, ($($argument),*), 1 2 3 4 5 6 7 8 9 10 11 12)
-    };
-    (@ $rows:expr, $most:expr, $tile:ident, $s:ty, $v:ty, $vectors:ident, $arguments:tt, $($n:literal)*) => {
-        match $rows {
-            $($n if $n <= $most => with_rows!(@call $tile, $s, $v, $n, $vectors, $arguments),)*
-            _ => unreachable!("a tile has 1 to {} rows", $most),
-        }
-    };
-    (@call $tile:ident, $s:ty, $v:ty, $n:literal, $vectors:ident, ($($argument:expr),*)) => {
-        $tile::<$s, $v, $n, $vectors>($($argument),*)
-    };
-}
-pub(super) use with_rows;
