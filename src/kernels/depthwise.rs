@@ -7,19 +7,22 @@
 //!    many rows as the kernel is high, with zeros to their left and right and one row of zeros: borders cost no
 //!    branch, a pixel's place is a constant offset, and maps whose pixels lie a power of two apart, which would fight
 //!    for the same few sets of the first-level cache, do so only once.
-//! 2. Four neighbouring outputs are summed at once, with the weights in registers: one multiply-add per tap, its pixel
-//!    straight from the ring, and one bounds check for all of them.
+//! 2. Eight neighbouring outputs are summed at once: each pixel is loaded once for every output it is part of, with one
+//!    kernel row's weights in registers and one bounds check for all of them.
 //! 3. Sums start from the bias.
 //!
 //! ```text
 //! for block of channels, for row:
 //!     copy the rows the kernel newly touches into the ring
-//!     for four outputs x, for tap (i, j):
-//!         sums[x] += ring[row * stride + i][x * stride + j] * weight[i, j]
+//!     for eight outputs x, for kernel row i, for column c:
+//!         for tap j of output x = (c - j) / stride:
+//!             sums[x] += ring[row * stride + i][c] * weight[i, j]
 //! ```
 
+#[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
+use fearless_simd::f32x8;
 use fearless_simd::prelude::*;
-use fearless_simd::{Level, f32x4, f32x8};
+use fearless_simd::{Level, f32x4};
 
 use super::{Clamp, Pixels, PixelsMut, SimdLevel};
 use crate::shape::Conv2dGeometry;
@@ -226,11 +229,10 @@ impl Rows<'_> {
                     let output = &mut output.data[line * columns * pitch + block.first..];
                     let line = Line { ring: &*ring, top, slot: next, pitch };
                     match (g.kernel, g.stride, g.dilation) {
-                        // Four outputs touch three strides and a kernel of columns.
-                        ([3, 3], [1, 1], [1, 1]) => self.line::<S, V, B, 3, 1, 6>(simd, block.packed, line, output),
-                        ([3, 3], [2, 2], [1, 1]) => self.line::<S, V, B, 3, 2, 9>(simd, block.packed, line, output),
-                        ([5, 5], [1, 1], [1, 1]) => self.line::<S, V, B, 5, 1, 8>(simd, block.packed, line, output),
-                        ([5, 5], [2, 2], [1, 1]) => self.line::<S, V, B, 5, 2, 11>(simd, block.packed, line, output),
+                        ([3, 3], [1, 1], [1, 1]) => self.line::<S, V, B, 3, 1>(simd, block.packed, line, output),
+                        ([3, 3], [2, 2], [1, 1]) => self.line::<S, V, B, 3, 2>(simd, block.packed, line, output),
+                        ([5, 5], [1, 1], [1, 1]) => self.line::<S, V, B, 5, 1>(simd, block.packed, line, output),
+                        ([5, 5], [2, 2], [1, 1]) => self.line::<S, V, B, 5, 2>(simd, block.packed, line, output),
                         _ => self.any_line::<S, V, B>(simd, block.packed, line, output),
                     }
                 }
@@ -262,68 +264,84 @@ impl Rows<'_> {
         &line.ring[(if inside { slot } else { slots }) * g.padded_width()..]
     }
 
-    /// One output row of `K x K` taps; four outputs touch `COLUMNS` columns.
+    /// One output row of kernels `K` wide, without dilation.
     #[inline(always)]
-    fn line<
-        S: Simd,
-        V: SimdFloat<S, Element = f32>,
-        const B: usize,
-        const K: usize,
-        const STRIDE: usize,
-        const COLUMNS: usize,
-    >(
+    fn line<S: Simd, V: SimdFloat<S, Element = f32>, const B: usize, const K: usize, const STRIDE: usize>(
         &self,
         simd: S,
         packed: &[f32],
         line: Line<'_, B>,
         output: &mut [f32],
     ) {
-        let width = self.geometry.padded_width();
         let columns = self.geometry.output[1];
         let mut rows = [line.ring; K];
         for (i, row) in rows.iter_mut().enumerate() {
-            *row = &self.row(line, i)[..width];
+            *row = self.row(line, i);
         }
-        let (low, high) = (V::splat(simd, self.clamp.low), V::splat(simd, self.clamp.high));
-        for channel in (0..B).step_by(V::LEN) {
-            let packed = &packed[..(K * K + 1) * B];
-            let bias = V::from_slice(simd, &packed[channel..][..V::LEN]);
-            let mut weight = [[bias; K]; K];
-            for (tap, weight) in weight.as_flattened_mut().iter_mut().enumerate() {
-                *weight = V::from_slice(simd, &packed[(tap + 1) * B + channel..][..V::LEN]);
-            }
-            for (tile, output) in output.chunks_mut(4 * line.pitch).enumerate() {
-                let x = 4 * tile;
-                if x + 4 <= columns {
-                    let mut sums = [bias; 4];
-                    for (row, weight) in rows.iter().zip(&weight) {
-                        let pixels: &[[f32; B]; COLUMNS] = row[x * STRIDE..].first_chunk().expect("a tile of columns");
-                        for (j, &weight) in weight.iter().enumerate() {
-                            for (o, sum) in sums.iter_mut().enumerate() {
-                                let pixel = V::from_slice(simd, &pixels[o * STRIDE + j][channel..][..V::LEN]);
-                                *sum = pixel.mul_add(weight, *sum);
-                            }
-                        }
-                    }
-                    for (o, sum) in sums.iter().enumerate() {
-                        high.min(low.max(*sum)).store_slice(&mut output[o * line.pitch + channel..][..V::LEN]);
-                    }
-                } else {
-                    for o in 0..columns.saturating_sub(x) {
-                        let mut sum = bias;
-                        for (row, weight) in rows.iter().zip(&weight) {
-                            let pixels: &[[f32; B]; K] =
-                                row[(x + o) * STRIDE..].first_chunk().expect("a kernel of columns");
-                            for (pixel, &weight) in pixels.iter().zip(weight) {
-                                sum = V::from_slice(simd, &pixel[channel..][..V::LEN]).mul_add(weight, sum);
-                            }
-                        }
-                        high.min(low.max(sum)).store_slice(&mut output[o * line.pitch + channel..][..V::LEN]);
-                    }
-                    break;
+        // Rows by a number the compiler does not know: were it to unroll them too, it would run out of registers.
+        let rows = &rows[..self.geometry.kernel[0]];
+        let mut x = 0;
+        while x < columns {
+            // The last tile may repeat columns of the one before.
+            let tile = match columns - x {
+                5.. if columns >= 8 => 8,
+                2.. if columns >= 4 => 4,
+                _ => 1,
+            };
+            x = x.min(columns - tile);
+            let output = &mut output[x * line.pitch..];
+            for channel in (0..B).step_by(V::LEN) {
+                match tile {
+                    8 => self.tile::<S, V, B, K, STRIDE, 8>(simd, packed, rows, x, channel, output, line.pitch),
+                    4 => self.tile::<S, V, B, K, STRIDE, 4>(simd, packed, rows, x, channel, output, line.pitch),
+                    _ => self.tile::<S, V, B, K, STRIDE, 1>(simd, packed, rows, x, channel, output, line.pitch),
                 }
             }
+            x += tile;
         }
+    }
+
+    /// One vector of `OUTPUTS` neighbouring outputs.
+    #[inline(always)]
+    #[expect(clippy::too_many_arguments, reason = "a part of `line` for each number of outputs")]
+    fn tile<
+        S: Simd,
+        V: SimdFloat<S, Element = f32>,
+        const B: usize,
+        const K: usize,
+        const STRIDE: usize,
+        const OUTPUTS: usize,
+    >(
+        &self,
+        simd: S,
+        packed: &[f32],
+        rows: &[&[[f32; B]]],
+        x: usize,
+        channel: usize,
+        output: &mut [f32],
+        pitch: usize,
+    ) {
+        let (packed, _) = packed.as_chunks::<B>();
+        let load = |block: &[f32; B]| V::from_slice(simd, &block[channel..][..V::LEN]);
+        let mut sums = [load(&packed[0]); OUTPUTS];
+        for (row, taps) in rows.iter().zip(packed[1..].as_chunks::<K>().0) {
+            let pixels = &row[x * STRIDE..][..(OUTPUTS - 1) * STRIDE + K];
+            let mut weights = [sums[0]; K];
+            unroll!(j < K, 5, { weights[j] = load(&taps[j]) });
+            unroll!(column < (OUTPUTS - 1) * STRIDE + K, 19, {
+                let pixel = load(&pixels[column]);
+                unroll!(j < K, 5, {
+                    if column >= j && (column - j) % STRIDE == 0 && (column - j) / STRIDE < OUTPUTS {
+                        let o = (column - j) / STRIDE;
+                        sums[o] = pixel.mul_add(weights[j], sums[o]);
+                    }
+                });
+            });
+        }
+        let (low, high) = (V::splat(simd, self.clamp.low), V::splat(simd, self.clamp.high));
+        unroll!(o < OUTPUTS, 8, {
+            high.min(low.max(sums[o])).store_slice(&mut output[o * pitch + channel..][..V::LEN]);
+        });
     }
 
     /// One output row with any kernel, stride and dilation.

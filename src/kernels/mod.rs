@@ -6,6 +6,9 @@
 
 pub mod reference;
 
+#[macro_use]
+mod unroll;
+
 mod conv;
 mod depthwise;
 mod level;

@@ -26,7 +26,7 @@ impl<'a> PackedWeights<'a> {
     /// Floats that [`PackedWeights::pack`] fills.
     #[must_use]
     pub fn len(level: SimdLevel, inputs: usize, outputs: usize) -> usize {
-        Panels::of(level, outputs).packed_len(inputs, outputs)
+        Panels::of(level, outputs).packed_len(inputs)
     }
 
     /// Packs `weight`, whose pixels are the inputs and whose channels are the outputs, and `bias [outputs]` into

@@ -16,9 +16,6 @@ use fearless_simd::prelude::*;
 
 use super::{Clamp, Pixels, PixelsMut, SimdLevel};
 
-/// The sums of a tile of `ROWS` pixels by `VECTORS` vectors of output channels.
-type Sums<V, const ROWS: usize, const VECTORS: usize> = [[V; VECTORS]; ROWS];
-
 /// Calls `$run::<S, V, R1, R2, R3>(simd, ..)` with the level's token `S`, its vector `V` of `$lanes` floats, and the
 /// rows of a tile of 1, 2 and 3 vectors.
 ///
@@ -31,34 +28,31 @@ type Sums<V, const ROWS: usize, const VECTORS: usize> = [[V; VECTORS]; ROWS];
 /// - 128 bits without fused multiply-add: two rows fewer.
 macro_rules! with_tile {
     ($level:expr, $lanes:expr, $run:ident($($argument:expr),* $(,)?)) => {
-        match $level.token() {
+        match ($level.token(), $lanes) {
             #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
-            Some(fearless_simd::Level::Avx512(simd)) if $lanes == 16 => {
+            (Some(fearless_simd::Level::Avx512(simd)), 16) => {
                 $run::<_, fearless_simd::f32x16<_>, 7, 7, 7>(simd, $($argument),*)
             }
             #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
-            Some(fearless_simd::Level::Avx512(simd)) => {
-                $run::<_, fearless_simd::f32x8<_>, 7, 7, 7>(simd, $($argument),*)
-            }
-            #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
-            Some(fearless_simd::Level::Avx2(simd)) => {
+            (Some(level @ (fearless_simd::Level::Avx512(_) | fearless_simd::Level::Avx2(_))), _) => {
+                let simd = level.as_avx2().expect("AVX-512 includes AVX2");
                 $run::<_, fearless_simd::f32x8<_>, 8, 6, 3>(simd, $($argument),*)
             }
             // SSE4.2 adds nothing these loops use.
             #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
-            Some(level @ (fearless_simd::Level::Sse2(_) | fearless_simd::Level::Sse4_2(_))) => {
+            (Some(level @ (fearless_simd::Level::Sse2(_) | fearless_simd::Level::Sse4_2(_))), _) => {
                 let simd = level.as_sse2().expect("SSE4.2 includes SSE2");
                 $run::<_, fearless_simd::f32x4<_>, 8, 4, 3>(simd, $($argument),*)
             }
             #[cfg(target_arch = "aarch64")]
-            Some(fearless_simd::Level::Neon(simd)) => {
+            (Some(fearless_simd::Level::Neon(simd)), _) => {
                 $run::<_, fearless_simd::f32x4<_>, 8, 8, 7>(simd, $($argument),*)
             }
             #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
-            Some(fearless_simd::Level::WasmSimd128(simd)) => {
+            (Some(fearless_simd::Level::WasmSimd128(simd)), _) => {
                 $run::<_, fearless_simd::f32x4<_>, 8, 4, 3>(simd, $($argument),*)
             }
-            Some(fearless_simd::Level::Fallback(simd)) => {
+            (Some(fearless_simd::Level::Fallback(simd)), _) => {
                 $run::<_, fearless_simd::f32x4<_>, 4, 4, 2>(simd, $($argument),*)
             }
             _ => unreachable!("this machine cannot run {}", $level),
@@ -67,81 +61,84 @@ macro_rules! with_tile {
 }
 pub(super) use with_tile;
 
-/// Runs `$tile::<S, V, ROWS, VECTORS>(..)` for a row count known only at run time, up to `$most`.
-macro_rules! with_rows {
-    ($rows:expr, $most:expr, $tile:ident::<$s:ty, $v:ty, _, $vectors:ident>($($argument:expr),* $(,)?)) => {
-        with_rows!(@ $rows, $most, $tile, $s, $v, $vectors, ($($argument),*), 1 2 3 4 5 6 7 8 9 10 11 12)
-    };
-    (@ $rows:expr, $most:expr, $tile:ident, $s:ty, $v:ty, $vectors:ident, $arguments:tt, $($n:literal)*) => {
-        match $rows {
-            $($n if $n <= $most => with_rows!(@call $tile, $s, $v, $n, $vectors, $arguments),)*
-            _ => unreachable!("a tile has 1 to {} rows", $most),
-        }
-    };
-    (@call $tile:ident, $s:ty, $v:ty, $n:literal, $vectors:ident, ($($argument:expr),*)) => {
-        $tile::<$s, $v, $n, $vectors>($($argument),*)
-    };
-}
-
-/// How a level cuts output channels into panels.
+/// How a level cuts output channels into panels of vectors.
+///
+/// When the lanes do not divide the channels, the last vector ends with the last channel and repeats some of the one
+/// before; only fewer channels than lanes leave lanes empty.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Panels {
     /// Floats of a vector.
     lanes: usize,
     /// Vectors of a panel, as long as enough are left.
     vectors: usize,
+    /// Output channels.
+    outputs: usize,
 }
 
 impl Panels {
     pub(super) fn of(level: SimdLevel, outputs: usize) -> Self {
-        match level {
-            // A 512-bit vector would be mostly padding on 8, 24, 40 or 56 channels; 256-bit ones reach nine tenths of
-            // its speed, so they win from one padded lane in ten on.
-            SimdLevel::Avx512 if (1..=8).contains(&(outputs % 16)) && outputs < 80 => Self { lanes: 8, vectors: 3 },
-            SimdLevel::Avx512 => Self { lanes: 16, vectors: 3 },
-            SimdLevel::Avx2 => Self { lanes: 8, vectors: 2 },
-            SimdLevel::Neon => Self { lanes: 4, vectors: 3 },
-            _ => Self { lanes: 4, vectors: 2 },
-        }
+        let (lanes, vectors) = match level {
+            // Most of a 512-bit vector would be repeats on 8, 24, 40 or 56 channels; 256-bit ones reach nine tenths of
+            // its speed, so they win from one lane in ten on.
+            SimdLevel::Avx512 if (1..=8).contains(&(outputs % 16)) && outputs < 80 => (8, 2),
+            SimdLevel::Avx512 => (16, 3),
+            SimdLevel::Avx2 => (8, 2),
+            SimdLevel::Neon => (4, 3),
+            _ => (4, 2),
+        };
+        Self { lanes, vectors, outputs }
     }
 
     pub(super) fn lanes(self) -> usize {
         self.lanes
     }
 
-    /// Vectors of the next panel when `outputs` channels are left.
-    fn next(self, outputs: usize) -> usize {
-        match outputs.div_ceil(self.lanes) {
+    /// Vectors of the next panel when `left` are left.
+    fn next(self, left: usize) -> usize {
+        match left {
             // Three rather than two and a lonely one, which has too few sums in flight.
             3 => 3,
-            left => left.min(self.vectors),
+            4 => 2,
+            _ => left.min(self.vectors),
         }
     }
 
-    /// Floats of the packed weights: every panel's bias and rows, the last vector filled up with zeros.
-    pub(super) fn packed_len(self, inputs: usize, outputs: usize) -> usize {
-        (inputs + 1) * outputs.next_multiple_of(self.lanes)
+    /// The first channel of a vector.
+    fn channel(self, vector: usize) -> usize {
+        (vector * self.lanes).min(self.outputs.saturating_sub(self.lanes))
+    }
+
+    fn total(self) -> usize {
+        self.outputs.div_ceil(self.lanes)
+    }
+
+    /// Floats of the packed weights: every panel's bias and rows.
+    pub(super) fn packed_len(self, inputs: usize) -> usize {
+        (inputs + 1) * self.total() * self.lanes
     }
 
     /// Packs `weight [inputs, outputs]` and `bias [outputs]` (zeros if `None`).
     pub(super) fn pack(self, weight: Pixels<'_, f32>, bias: Option<&[f32]>, packed: &mut [f32]) {
-        let outputs = weight.channels;
-        let packed = &mut packed[..self.packed_len(weight.count, outputs)];
-        let (mut first, mut rest) = (0, packed);
-        while first < outputs {
-            let width = self.next(outputs - first) * self.lanes;
-            let columns = width.min(outputs - first);
-            let (panel, tail) = rest.split_at_mut((weight.count + 1) * width);
-            let (head, rows) = panel.split_at_mut(width);
-            head.fill(0.0);
-            if let Some(bias) = bias {
-                head[..columns].copy_from_slice(&bias[first..][..columns]);
+        let (mut vector, mut rest) = (0, packed);
+        let columns = self.lanes.min(self.outputs);
+        while vector < self.total() {
+            let vectors = self.next(self.total() - vector);
+            let (panel, tail) = rest.split_at_mut((weight.count + 1) * vectors * self.lanes);
+            let mut rows = panel.chunks_exact_mut(self.lanes);
+            for k in 0..=weight.count {
+                for (v, row) in rows.by_ref().take(vectors).enumerate() {
+                    let channel = self.channel(vector + v);
+                    row[columns..].fill(0.0);
+                    match (k.checked_sub(1), bias) {
+                        (Some(k), _) => {
+                            row[..columns].copy_from_slice(&weight.data[k * weight.pitch + channel..][..columns])
+                        }
+                        (None, Some(bias)) => row[..columns].copy_from_slice(&bias[channel..][..columns]),
+                        (None, None) => row[..columns].fill(0.0),
+                    }
+                }
             }
-            for (k, row) in rows.chunks_exact_mut(width).enumerate() {
-                row[..columns].copy_from_slice(&weight.data[k * weight.pitch + first..][..columns]);
-                row[columns..].fill(0.0);
-            }
-            (first, rest) = (first + width, tail);
+            (vector, rest) = (vector + vectors, tail);
         }
     }
 }
@@ -217,209 +214,140 @@ pub(super) fn panels_over_rows<
     output: &mut PixelsMut<'_, f32>,
 ) {
     let inputs = patches.kernel_rows * patches.segments * patches.depth;
-    let (mut column, mut rest) = (0, packed);
-    while column < output.channels {
-        let channels = output.channels - column;
-        let vectors = panels.next(channels);
-        let (panel, tail) = rest.split_at((inputs + 1) * vectors * V::LEN);
-        let mut output = PixelsMut { data: &mut output.data[column..], channels, ..*output };
-        let residual = residual.map(|r| Pixels { data: &r.data[column..], ..r });
+    let (mut vector, mut rest) = (0, packed);
+    while vector < panels.total() {
+        let vectors = panels.next(panels.total() - vector);
+        let (weights, tail) = rest.split_at((inputs + 1) * vectors * V::LEN);
+        let first = panels.channel(vector);
+        let panel = Panel { weights, patches, clamp, last: panels.channel(vector + vectors - 1) - first };
+        let mut output = PixelsMut { data: &mut output.data[first..], channels: panels.outputs - first, ..*output };
+        let residual = residual.map(|r| Pixels { data: &r.data[first..], ..r });
         match vectors {
-            1 => panel_over_rows::<S, V, R1, 1>(simd, panel, patches, residual, clamp, &mut output),
-            2 => panel_over_rows::<S, V, R2, 2>(simd, panel, patches, residual, clamp, &mut output),
-            _ => panel_over_rows::<S, V, R3, 3>(simd, panel, patches, residual, clamp, &mut output),
+            1 => panel.over_rows::<S, V, R1, 1>(simd, residual, &mut output),
+            2 => panel.over_rows::<S, V, R2, 2>(simd, residual, &mut output),
+            _ => panel.over_rows::<S, V, R3, 3>(simd, residual, &mut output),
         }
-        (column, rest) = (column + vectors * V::LEN, tail);
+        (vector, rest) = (vector + vectors, tail);
     }
 }
 
-fn panel_over_rows<S: Simd, V: SimdFloat<S, Element = f32>, const MOST: usize, const VECTORS: usize>(
-    simd: S,
-    panel: &[f32],
-    patches: Patches<'_>,
-    residual: Option<Pixels<'_, f32>>,
+/// What all tiles of a panel share.
+#[derive(Clone, Copy)]
+struct Panel<'a> {
+    /// Bias, then a row per input.
+    weights: &'a [f32],
+    patches: Patches<'a>,
     clamp: Clamp<f32>,
-    output: &mut PixelsMut<'_, f32>,
-) {
-    simd.vectorize(
-        #[inline(always)]
-        || {
-            for_each_tile(
-                output.count,
-                MOST,
-                #[inline(always)]
-                |first, rows| {
-                    with_rows!(
-                        rows,
-                        MOST,
-                        tile::<S, V, _, VECTORS>(simd, panel, first, patches, residual, clamp, output)
-                    );
-                },
-            );
-        },
-    );
+    /// Channel of the last vector, counted from the first.
+    last: usize,
 }
 
-#[inline(always)]
-fn tile<S: Simd, V: SimdFloat<S, Element = f32>, const ROWS: usize, const VECTORS: usize>(
-    simd: S,
-    panel: &[f32],
-    first: usize,
-    patches: Patches<'_>,
-    residual: Option<Pixels<'_, f32>>,
-    clamp: Clamp<f32>,
-    output: &mut PixelsMut<'_, f32>,
-) {
-    let (width, depth) = (VECTORS * V::LEN, patches.depth);
-    let (bias, mut panel) = panel.split_at(width);
-    let mut sums = [load::<S, V, VECTORS>(simd, bias); ROWS];
-    for i in 0..patches.kernel_rows {
-        let mut at = patches.row(i) + first * patches.step;
-        for _ in 0..patches.segments {
-            let (part, rest) = panel.split_at(depth * width);
-            let mut rows = [patches.data; ROWS];
-            for (r, row) in rows.iter_mut().enumerate() {
-                *row = &patches.data[at + r * patches.step..][..depth];
-            }
-            sums = accumulate(simd, sums, rows, part);
-            panel = rest;
-            at += patches.segment_step;
-        }
-    }
-    let residual = residual.map(|r| (&r.data[first * r.pitch..], r.pitch));
-    let columns = width.min(output.channels);
-    store(simd, sums, residual, clamp, columns, &mut output.data[first * output.pitch..], output.pitch);
-}
-
-/// Loads `VECTORS` neighbouring vectors.
-#[inline(always)]
-fn load<S: Simd, V: SimdFloat<S, Element = f32>, const VECTORS: usize>(simd: S, from: &[f32]) -> [V; VECTORS] {
-    let from = &from[..VECTORS * V::LEN];
-    let mut vectors = [V::splat(simd, 0.0); VECTORS];
-    for (v, vector) in vectors.iter_mut().enumerate() {
-        *vector = V::from_slice(simd, &from[v * V::LEN..][..V::LEN]);
-    }
-    vectors
-}
-
-/// Inputs per turn of the loop in [`accumulate`]. One at a time, every row's address is computed anew and checked: 31
-/// instructions for the 12 multiply-adds of a 6 x 2 tile, more than a core shared by two threads can decode in time.
-const STEP: usize = 4;
-
-/// Sums that keep two multiply-adds a cycle of four cycles each busy.
-const SUMS_IN_FLIGHT: usize = 8;
-
-/// `sums[r] += sum over k of rows[r][k] * panel[k]`; every row is as long as the panel has rows.
-#[inline(always)]
-fn accumulate<S: Simd, V: SimdFloat<S, Element = f32>, const ROWS: usize, const VECTORS: usize>(
-    simd: S,
-    mut sums: Sums<V, ROWS, VECTORS>,
-    rows: [&[f32]; ROWS],
-    panel: &[f32],
-) -> Sums<V, ROWS, VECTORS> {
-    let width = VECTORS * V::LEN;
-    let depth = rows[0].len();
-    // Small tiles are rare, and not worth the code.
-    let steps = if ROWS * VECTORS >= SUMS_IN_FLIGHT { depth / STEP } else { 0 };
-    let rest = depth - steps * STEP;
-    let mut blocks: [&[[f32; STEP]]; ROWS] = [&[]; ROWS];
-    let mut tails: [&[f32]; ROWS] = [&[]; ROWS];
-    for ((row, block), tail) in rows.iter().zip(&mut blocks).zip(&mut tails) {
-        let (whole, _) = row.as_chunks();
-        (*block, *tail) = (&whole[..steps], &row[steps * STEP..][..rest]);
-    }
-    let (panel, panel_tail) = panel.split_at(steps * STEP * width);
-    for (k, weights) in (0..steps).zip(panel.chunks_exact(STEP * width)) {
-        for step in 0..STEP {
-            let weights: [V; VECTORS] = load(simd, &weights[step * width..][..width]);
-            for (sums, block) in sums.iter_mut().zip(&blocks) {
-                multiply_add(simd, sums, block[k][step], weights);
-            }
-        }
-    }
-    for (k, weights) in (0..rest).zip(panel_tail.chunks_exact(width)) {
-        let weights: [V; VECTORS] = load(simd, weights);
-        for (sums, tail) in sums.iter_mut().zip(&tails) {
-            multiply_add(simd, sums, tail[k], weights);
-        }
-    }
-    sums
-}
-
-/// `sums += input * weights`
-#[inline(always)]
-fn multiply_add<S: Simd, V: SimdFloat<S, Element = f32>, const VECTORS: usize>(
-    simd: S,
-    sums: &mut [V; VECTORS],
-    input: f32,
-    weights: [V; VECTORS],
-) {
-    let input = V::splat(simd, input);
-    for (sum, weight) in sums.iter_mut().zip(weights) {
-        *sum = input.mul_add(weight, *sum);
-    }
-}
-
-/// Adds the residual, clamps, and stores `columns` channels of every row, `pitch` apart.
-#[inline(always)]
-fn store<S: Simd, V: SimdFloat<S, Element = f32>, const ROWS: usize, const VECTORS: usize>(
-    simd: S,
-    sums: Sums<V, ROWS, VECTORS>,
-    residual: Option<(&[f32], usize)>,
-    clamp: Clamp<f32>,
-    columns: usize,
-    output: &mut [f32],
-    pitch: usize,
-) {
-    let (low, high) = (V::splat(simd, clamp.low), V::splat(simd, clamp.high));
-    let width = VECTORS * V::LEN;
-    // Whole vectors in loops of their own, short enough to be unrolled: the sums go from register to memory.
-    match residual {
-        None if columns == width => {
-            for (r, sums) in sums.iter().enumerate() {
-                let output = &mut output[r * pitch..][..width];
-                for (v, sum) in sums.iter().enumerate() {
-                    high.min(low.max(*sum)).store_slice(&mut output[v * V::LEN..][..V::LEN]);
-                }
-            }
-        }
-        Some((residual, residual_pitch)) if columns == width => {
-            for (r, sums) in sums.iter().enumerate() {
-                let output = &mut output[r * pitch..][..width];
-                let residual = &residual[r * residual_pitch..][..width];
-                for (v, sum) in sums.iter().enumerate() {
-                    let sum = *sum + V::from_slice(simd, &residual[v * V::LEN..][..V::LEN]);
-                    high.min(low.max(sum)).store_slice(&mut output[v * V::LEN..][..V::LEN]);
-                }
-            }
-        }
-        _ => {
-            for (r, sums) in sums.iter().enumerate() {
-                for (v, sum) in sums.iter().enumerate() {
-                    let at = v * V::LEN..columns.min((v + 1) * V::LEN);
-                    let mut sum = *sum;
-                    if let Some((residual, pitch)) = residual {
-                        let mut part = V::splat(simd, 0.0);
-                        part.as_mut_slice()[..at.len()].copy_from_slice(&residual[r * pitch..][at.clone()]);
-                        sum += part;
+impl Panel<'_> {
+    /// Tiles of `MOST` rows, then of 4, 2 or 1, which may repeat rows of the one before: the output is the same, and
+    /// tiles of every size would be twice the code.
+    fn over_rows<S: Simd, V: SimdFloat<S, Element = f32>, const MOST: usize, const VECTORS: usize>(
+        &self,
+        simd: S,
+        residual: Option<Pixels<'_, f32>>,
+        output: &mut PixelsMut<'_, f32>,
+    ) {
+        simd.vectorize(
+            #[inline(always)]
+            || {
+                let mut first = 0;
+                while first < output.count {
+                    let left = output.count - first;
+                    // Two halves rather than a whole tile and a small rest, which has too few sums in flight.
+                    let wanted = if left > MOST && left < 2 * MOST { left.div_ceil(2) } else { left.min(MOST) };
+                    let rows = match wanted {
+                        1 | 2 => wanted,
+                        3 | 4 if MOST > 4 && output.count >= 4 => 4,
+                        _ if output.count >= MOST => MOST,
+                        4.. => 4,
+                        _ => 2,
+                    };
+                    first = first.min(output.count - rows);
+                    match rows {
+                        1 => self.tile::<S, V, 1, VECTORS>(simd, first, residual, output),
+                        2 => self.tile::<S, V, 2, VECTORS>(simd, first, residual, output),
+                        4 if MOST > 4 => self.tile::<S, V, 4, VECTORS>(simd, first, residual, output),
+                        _ => self.tile::<S, V, MOST, VECTORS>(simd, first, residual, output),
                     }
-                    let sum = high.min(low.max(sum));
-                    output[r * pitch..][at.clone()].copy_from_slice(&sum.as_slice()[..at.len()]);
+                    first += rows;
+                }
+            },
+        );
+    }
+
+    /// `ROWS` pixels by `VECTORS` vectors of output channels.
+    #[inline(always)]
+    fn tile<S: Simd, V: SimdFloat<S, Element = f32>, const ROWS: usize, const VECTORS: usize>(
+        &self,
+        simd: S,
+        first: usize,
+        residual: Option<Pixels<'_, f32>>,
+        output: &mut PixelsMut<'_, f32>,
+    ) {
+        let (width, patches) = (VECTORS * V::LEN, self.patches);
+        let (bias, mut weights) = self.weights.split_at(width);
+        let mut sums = [[V::splat(simd, 0.0); VECTORS]; ROWS];
+        unroll!(v < VECTORS, 3, {
+            let bias = V::from_slice(simd, &bias[v * V::LEN..][..V::LEN]);
+            unroll!(r < ROWS, 8, { sums[r][v] = bias });
+        });
+        for i in 0..patches.kernel_rows {
+            let mut at = patches.row(i) + first * patches.step;
+            for _ in 0..patches.segments {
+                let (segment, rest) = weights.split_at(patches.depth * width);
+                let mut rows: [&[f32]; ROWS] = [&[]; ROWS];
+                unroll!(r < ROWS, 8, { rows[r] = &patches.data[at + r * patches.step..][..patches.depth] });
+                (weights, at) = (rest, at + patches.segment_step);
+                for (k, weights) in (0..patches.depth).zip(segment.chunks_exact(width)) {
+                    unroll!(r < ROWS, 8, {
+                        let input = V::splat(simd, rows[r][k]);
+                        unroll!(v < VECTORS, 3, {
+                            let weight = V::from_slice(simd, &weights[v * V::LEN..][..V::LEN]);
+                            sums[r][v] = input.mul_add(weight, sums[r][v]);
+                        });
+                    });
                 }
             }
         }
+        if output.channels < V::LEN {
+            unroll!(r < ROWS, 8, {
+                let residual = residual.map(|residual| &residual.data[(first + r) * residual.pitch..]);
+                let output = &mut output.data[(first + r) * output.pitch..][..output.channels];
+                // A copy: were the sums themselves lent, they would live in memory.
+                let sum = sums[r][0];
+                store_part(sum.as_slice(), residual, self.clamp, output);
+            });
+            return;
+        }
+        let last = self.last;
+        if let Some(residual) = residual {
+            unroll!(r < ROWS, 8, {
+                let residual = &residual.data[(first + r) * residual.pitch..][..last + V::LEN];
+                unroll!(v < VECTORS, 3, {
+                    let at = if v + 1 == VECTORS { last } else { v * V::LEN };
+                    sums[r][v] += V::from_slice(simd, &residual[at..][..V::LEN]);
+                });
+            });
+        }
+        let (low, high) = (V::splat(simd, self.clamp.low), V::splat(simd, self.clamp.high));
+        unroll!(r < ROWS, 8, {
+            let output = &mut output.data[(first + r) * output.pitch..][..last + V::LEN];
+            unroll!(v < VECTORS, 3, {
+                let at = if v + 1 == VECTORS { last } else { v * V::LEN };
+                high.min(low.max(sums[r][v])).store_slice(&mut output[at..][..V::LEN]);
+            });
+        });
     }
 }
 
-/// Cuts `count` rows into tiles of at most `most`, as equal as can be: a lonely last row would run at a quarter of
-/// the speed. Calls `tile(first, rows)`.
-#[inline(always)]
-fn for_each_tile(count: usize, most: usize, mut tile: impl FnMut(usize, usize)) {
-    let tiles = count.div_ceil(most);
-    let mut first = 0;
-    for left in (1..=tiles).rev() {
-        let rows = (count - first).div_ceil(left);
-        tile(first, rows);
-        first += rows;
+/// Fewer channels than a vector holds.
+#[inline(never)]
+fn store_part(sums: &[f32], residual: Option<&[f32]>, clamp: Clamp<f32>, output: &mut [f32]) {
+    for (i, (output, sum)) in output.iter_mut().zip(sums).enumerate() {
+        *output = clamp.apply(residual.map_or(*sum, |residual| sum + residual[i]));
     }
 }

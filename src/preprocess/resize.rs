@@ -3,8 +3,9 @@
 //! Pillow's filters widen with the reduction (antialiasing) and run on bytes; TensorFlow's older bilinear reads four
 //! pixels whatever the reduction and runs on floats, so it lives in [`super::tensorflow`].
 
-use fast_image_resize::images::{Image as Buffer, ImageRef};
-use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
+use fast_image_resize::images::{TypedImage, TypedImageRef};
+use fast_image_resize::pixels::U8x3;
+use fast_image_resize::{FilterType, ResizeAlg, ResizeOptions, Resizer};
 
 use super::image::Rgb;
 use crate::{Error, Result};
@@ -117,16 +118,17 @@ pub(super) fn pillow(image: Rgb<'_>, crop: Crop, filter: Filter) -> Result<Vec<u
     let (left, width) = span(image.width, crop.full_width, crop.left, crop.width);
     let (top, height) = span(image.height, crop.full_height, crop.top, crop.height);
     let failed = |error: &dyn std::fmt::Display| Error::format("preprocess", error);
-    let source = ImageRef::new(image.width, image.height, image.pixels, PixelType::U8x3).map_err(|e| failed(&e))?;
+    // The typed calls: the others would compile the resizer for every pixel type there is, half a minute.
+    let source = TypedImageRef::<U8x3>::from_buffer(image.width, image.height, image.pixels).map_err(|e| failed(&e))?;
     let mut resizer = Resizer::new();
     let options = ResizeOptions::new().resize_alg(algorithm);
-    let mut narrow = Buffer::new(crop.width, image.height, PixelType::U8x3);
+    let mut narrow = TypedImage::new(crop.width, image.height);
     let columns = options.crop(left, 0.0, width, f64::from(image.height));
-    resizer.resize(&source, &mut narrow, &columns).map_err(|e| failed(&e))?;
-    let mut output = Buffer::new(crop.width, crop.height, PixelType::U8x3);
+    resizer.resize_typed(&source, &mut narrow, &columns).map_err(|e| failed(&e))?;
+    let mut output = TypedImage::new(crop.width, crop.height);
     let rows = options.crop(0.0, top, f64::from(crop.width), height);
-    resizer.resize(&narrow, &mut output, &rows).map_err(|e| failed(&e))?;
-    Ok(output.into_vec())
+    resizer.resize_typed(&narrow, &mut output, &rows).map_err(|e| failed(&e))?;
+    Ok(output.pixels().iter().flat_map(|pixel| pixel.0).collect())
 }
 
 #[cfg(test)]
