@@ -55,20 +55,19 @@ impl Runtime {
     ///
     /// # Errors
     ///
-    /// If `threads` is 0, above 1 without the `rayon` feature, or refused by the system.
+    /// If `threads` is 0, above 1024, above 1 without the `rayon` feature, or refused by the system.
     pub fn threads(self, threads: usize) -> Result<Self> {
-        const EXPECTED: &str = if cfg!(feature = "rayon") { "1 or more" } else { "1 (more need the `rayon` feature)" };
+        const EXPECTED: &str = if cfg!(feature = "rayon") { "1 to 1024" } else { "1 (more need the `rayon` feature)" };
         let refuse = || Error::invalid("runtime", "threads", threads, EXPECTED);
         match threads {
-            0 => Err(refuse()),
+            0 | 1025.. => Err(refuse()),
             #[cfg(not(feature = "rayon"))]
             2.. => Err(refuse()),
             #[cfg(feature = "rayon")]
             2.. => {
-                let pool = rayon::ThreadPoolBuilder::new()
-                    .num_threads(threads)
-                    .build()
-                    .map_err(|error| Error::invalid("runtime", "threads", threads, error))?;
+                let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().map_err(|error| {
+                    Error::invalid("runtime", "threads", threads, format_args!("as many as the system grants ({error})"))
+                })?;
                 Ok(Self { pool: Some(alloc::sync::Arc::new(pool)), ..self })
             }
             1 => Ok(Self {

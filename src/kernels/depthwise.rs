@@ -331,7 +331,7 @@ impl Rows<'_> {
             unroll!(column < (OUTPUTS - 1) * STRIDE + K, 19, {
                 let pixel = load(&pixels[column]);
                 unroll!(j < K, 5, {
-                    if column >= j && (column - j) % STRIDE == 0 && (column - j) / STRIDE < OUTPUTS {
+                    if column >= j && (column - j).is_multiple_of(STRIDE) && (column - j) / STRIDE < OUTPUTS {
                         let o = (column - j) / STRIDE;
                         sums[o] = pixel.mul_add(weights[j], sums[o]);
                     }

@@ -96,7 +96,7 @@ impl Panels {
     /// Vectors of the next panel when `left` are left.
     fn next(self, left: usize) -> usize {
         match left {
-            // Three rather than two and a lonely one, which has too few sums in flight.
+            // No lonely last vector, which has too few sums in flight: three at once, or two and two.
             3 => 3,
             4 => 2,
             _ => left.min(self.vectors),
@@ -129,12 +129,13 @@ impl Panels {
                 for (v, row) in rows.by_ref().take(vectors).enumerate() {
                     let channel = self.channel(vector + v);
                     row[columns..].fill(0.0);
-                    match (k.checked_sub(1), bias) {
-                        (Some(k), _) => {
-                            row[..columns].copy_from_slice(&weight.data[k * weight.pitch + channel..][..columns])
-                        }
-                        (None, Some(bias)) => row[..columns].copy_from_slice(&bias[channel..][..columns]),
-                        (None, None) => row[..columns].fill(0.0),
+                    let from = match k.checked_sub(1) {
+                        Some(k) => Some(&weight.data[k * weight.pitch..]),
+                        None => bias,
+                    };
+                    match from {
+                        Some(from) => row[..columns].copy_from_slice(&from[channel..][..columns]),
+                        None => row[..columns].fill(0.0),
                     }
                 }
             }
@@ -197,7 +198,6 @@ impl<'a> Patches<'a> {
 }
 
 /// All panels, one after the other, over the outputs of one row.
-#[expect(clippy::too_many_arguments, reason = "those of the convolution and the level's token")]
 pub(super) fn panels_over_rows<
     S: Simd,
     V: SimdFloat<S, Element = f32>,
