@@ -66,7 +66,12 @@ impl Runtime {
             #[cfg(feature = "rayon")]
             2.. => {
                 let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().map_err(|error| {
-                    Error::invalid("runtime", "threads", threads, format_args!("as many as the system grants ({error})"))
+                    Error::invalid(
+                        "runtime",
+                        "threads",
+                        threads,
+                        format_args!("as many as the system grants ({error})"),
+                    )
                 })?;
                 Ok(Self { pool: Some(alloc::sync::Arc::new(pool)), ..self })
             }

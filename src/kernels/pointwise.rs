@@ -105,7 +105,7 @@ fn run<S: Simd, V: SimdFloat<S, Element = f32>, const R1: usize, const R2: usize
 ) {
     let depth = input.channels;
     // A multiple of 84 rows is whole tiles of 7, 6, 4 and 3.
-    let block = (BLOCK / depth.max(1)).next_multiple_of(84).min(input.count.max(1));
+    let block = (BLOCK / depth.max(1)).max(1).next_multiple_of(84).min(input.count.max(1));
     let mut first = 0;
     while first < input.count {
         let rows = block.min(input.count - first);
