@@ -198,12 +198,14 @@ impl Conv2dGeometry {
 ///
 /// # Errors
 ///
-/// If the product, times eight bytes, exceeds `isize::MAX`.
+/// If the product of the sizes that are not 0, times eight bytes, exceeds `isize::MAX`.
 pub fn element_count(operation: &'static str, shape: &[usize]) -> Result<usize> {
     shape
         .iter()
+        .filter(|&&size| size != 0)
         .try_fold(1_usize, |product, &size| product.checked_mul(size))
         .filter(|&count| count <= isize::MAX.unsigned_abs() / 8)
+        .map(|count| if shape.contains(&0) { 0 } else { count })
         .ok_or_else(|| Error::shape(operation, "shape", shape, "a shape whose elements fit in memory"))
 }
 

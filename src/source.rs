@@ -83,7 +83,7 @@ impl Rounding {
         let divisible = |exact: f64, divisor: usize| {
             let divisor = divisor.max(1);
             let rounded = ((exact + divisor as f64 / 2.0) as usize / divisor * divisor).max(divisor);
-            if (rounded as f64) < 0.9 * exact { rounded + divisor } else { rounded }
+            if (rounded as f64) < 0.9 * exact { rounded.saturating_add(divisor) } else { rounded }
         };
         match self {
             Self::Divisible { divisor } => divisible(exact, divisor),
@@ -133,7 +133,7 @@ impl WeightSource {
     #[must_use]
     pub const fn padding(self, architecture: Architecture, kernel: usize, stride: usize, is_stem: bool) -> Padding {
         match (self, architecture) {
-            (Self::Torchvision | Self::Timm, _) => Padding::Symmetric((kernel - 1) / 2),
+            (Self::Torchvision | Self::Timm, _) => Padding::Symmetric(kernel.saturating_sub(1) / 2),
             // `ZeroPadding2D(((0, 1), (0, 1)))` before every stride-2 depthwise convolution, whatever the parity.
             (Self::Keras, Architecture::MobileNetV1) if stride > 1 && !is_stem => {
                 Padding::Explicit { top: 0, bottom: kernel / 2, left: 0, right: kernel / 2 }

@@ -14,7 +14,7 @@ use crate::shape::Conv2dGeometry;
 /// Floats of the ring that [`conv`] needs as scratch for `channels` input channels.
 #[must_use]
 pub fn conv_scratch_len(geometry: &Conv2dGeometry, channels: usize) -> usize {
-    (geometry.ring_rows() + 1) * geometry.padded_width() * channels
+    (geometry.ring_rows() + 1).saturating_mul(geometry.padded_width()).saturating_mul(channels)
 }
 
 /// One group of a convolution: `K` input channels from `first_input` on to the packed output channels.

@@ -80,9 +80,10 @@ impl<'a> PackedDepthwise<'a> {
     ///
     /// # Panics
     ///
-    /// If `packed` is shorter than [`PackedDepthwise::len`].
+    /// If `packed` is shorter than [`PackedDepthwise::len`] or the channels too few.
     #[must_use]
     pub fn from_packed(taps: usize, channels: usize, packed: &'a [f32]) -> Self {
+        assert!(channels >= Self::LEAST_CHANNELS, "{channels} channels do not fill a block");
         Self { taps, channels, packed: &packed[..Self::len(taps, channels)] }
     }
 }
@@ -93,7 +94,6 @@ fn blocks(channels: usize) -> impl Iterator<Item = (usize, usize)> {
     let last = match channels % BLOCK {
         0 => None,
         left if left > HALF && whole > 0 => Some((channels - BLOCK, BLOCK)),
-        left if left > HALF => Some((0, HALF)).into_iter().chain([(channels - HALF, HALF)]).last(),
         _ => channels.checked_sub(HALF).map(|first| (first, HALF)),
     };
     let first = (whole == 0 && channels > HALF).then_some((0, HALF));
@@ -103,7 +103,7 @@ fn blocks(channels: usize) -> impl Iterator<Item = (usize, usize)> {
 /// Floats of the ring that [`depthwise`] needs as scratch.
 #[must_use]
 pub fn depthwise_scratch_len(geometry: &Conv2dGeometry) -> usize {
-    (geometry.ring_rows() + 1) * geometry.padded_width() * BLOCK
+    (geometry.ring_rows() + 1).saturating_mul(geometry.padded_width()).saturating_mul(BLOCK)
 }
 
 /// Computes the output rows from `first_row` on that fit into `output`; see

@@ -27,6 +27,9 @@ pub fn linear(
     output: &mut [f32],
 ) {
     assert_eq!(weight.len(), input.len() * output.len(), "weight does not fit");
+    if output.is_empty() {
+        return;
+    }
     match bias {
         Some(bias) => output.copy_from_slice(bias),
         None => output.fill(0.0),
@@ -35,7 +38,7 @@ pub fn linear(
     fearless_simd::dispatch!(level, simd => simd.vectorize(
         #[inline(always)]
         || {
-            let width = output.len().max(1);
+            let width = output.len();
             let (inputs, last_inputs) = input.as_chunks::<DEPTH>();
             let (blocks, last_rows) = weight.split_at(inputs.len() * DEPTH * width);
             for (input, rows) in inputs.iter().zip(blocks.chunks_exact(DEPTH * width)) {

@@ -12,9 +12,24 @@ use crate::{Element, Error, Result, Runtime, Shape, Tensor};
 /// # Ok::<(), mobilenet::Error>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(try_from = "f64", into = "f64"))]
 pub struct Dropout {
     rate: f64,
+}
+
+impl TryFrom<f64> for Dropout {
+    type Error = Error;
+
+    /// As [`Dropout::new`].
+    fn try_from(rate: f64) -> Result<Self> {
+        Self::new(rate)
+    }
+}
+
+impl From<Dropout> for f64 {
+    fn from(dropout: Dropout) -> Self {
+        dropout.rate
+    }
 }
 
 impl Dropout {

@@ -100,8 +100,9 @@ fn pointwise_f32(
     let (inputs, outputs) = (input.channels, output.len() / input.count);
     let level = runtime.simd_level();
     if input.count <= UNPACKED_ROWS && epilogue.residual.is_none() {
-        for (input, output) in input.data.chunks(inputs.max(1)).zip(output.chunks_exact_mut(outputs)) {
-            kernels::linear(level, &input[..inputs], weight, epilogue.bias, epilogue.clamp, output);
+        for (row, output) in output.chunks_exact_mut(outputs).enumerate() {
+            let input = &input.data[row * inputs..][..inputs];
+            kernels::linear(level, input, weight, epilogue.bias, epilogue.clamp, output);
         }
         return;
     }
@@ -177,6 +178,7 @@ pub fn depthwise_conv2d<T: Element>(
     let geometry = window.over([h, w])?;
     let shape = [n, geometry.output[0], geometry.output[1], channels * multiplier];
     epilogue.check_spatial(OPERATION, shape)?;
+    check_scratch(OPERATION, window, kernels::depthwise_scratch_len(&geometry))?;
     let mut output = Tensor::zeros(shape)?;
     if n * shape[3] == 0 {
         return Ok(output);
@@ -222,6 +224,7 @@ pub fn conv2d<T: Element>(
     let [n, h, w, c] = input.shape();
     let shape = [n, geometry.output[0], geometry.output[1], weight.dim().3];
     epilogue.check_spatial("conv2d", shape)?;
+    check_scratch("conv2d", window, kernels::conv_scratch_len(&geometry, c))?;
     let mut output = Tensor::zeros(shape)?;
     if n * shape[3] == 0 {
         return Ok(output);
@@ -274,6 +277,18 @@ fn conv_f32(
             kernels::conv(geometry, group, input, epilogue.clamp, first_row, &mut output, &mut scratch);
         }
     });
+}
+
+/// Most floats of a ring of input rows, 1 GiB.
+const MAX_SCRATCH: usize = 1 << 28;
+
+/// Refuses a window whose dilation or padding would need absurd scratch.
+fn check_scratch(operation: &'static str, window: &Window, len: usize) -> Result<()> {
+    if len > MAX_SCRATCH {
+        let expected = format_args!("padding and dilation that need at most {MAX_SCRATCH} floats of input rows");
+        return Err(Error::invalid(operation, "window", format_args!("{window:?}"), expected));
+    }
+    Ok(())
 }
 
 /// Resolves a convolution with `weight [KH, KW, I, O]` over an input: its geometry and its groups.

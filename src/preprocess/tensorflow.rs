@@ -19,6 +19,8 @@ struct Tap {
 fn central(length: u32, fraction: f64) -> (usize, usize) {
     let length = f64::from(length);
     let margin = ((length - length * fraction) / 2.0) as usize;
+    // A fraction that rounds away leaves the middle pixel or two.
+    let margin = margin.min((length as usize).saturating_sub(1) / 2);
     (margin, length as usize - 2 * margin)
 }
 
@@ -69,6 +71,7 @@ mod tests {
         assert_eq!(central(451, 0.875), (28, 395));
         assert_eq!(central(300, 0.875), (18, 264));
         assert_eq!(central(1, 0.875), (0, 1));
+        assert_eq!([central(2, 1e-20), central(10, 1e-20), central(9, 1e-20)], [(0, 2), (4, 2), (4, 1)]);
         assert_eq!(central(7, 1.0), (0, 7));
     }
 
