@@ -230,6 +230,29 @@ fn layers_and_their_shapes_refuse_the_same_inputs() {
 }
 
 #[test]
+fn absurd_shapes_and_windows_are_errors() {
+    let absurd = Tensor::<f32>::zeros([0, usize::MAX, 2, 2]);
+    assert!(matches!(absurd, Err(Error::Shape { .. })), "{absurd:?}");
+    let input = Tensor::<f32>::zeros([1, 8, 8, 16]).unwrap();
+    for builder in [ConvBnRelu::<f32>::builder(16, 4), ConvBnRelu::builder(16, 16).groups(16)] {
+        let far = builder.kernel_size(3).dilation(32_768).padding(Padding::Symmetric(32_768)).build().unwrap();
+        refused(far.forward(&input));
+    }
+}
+
+#[test]
+fn empty_inputs_leave_the_bias() {
+    let bias = [1.0_f32, 2.0];
+    let epilogue = mobilenet::ops::Epilogue { bias: Some(&bias), ..Default::default() };
+    let weight = mobilenet::ndarray::Array2::zeros([0, 2]);
+    for images in [1, 3, 4, 5] {
+        let input = Tensor::zeros([images, 1, 1, 0]).unwrap();
+        let output = mobilenet::ops::pointwise_conv2d(&input, weight.view(), epilogue, &Runtime::new()).unwrap();
+        assert_eq!(output.as_slice(), bias.repeat(images));
+    }
+}
+
+#[test]
 fn functions_without_parameters_do_what_they_say() {
     let input = Tensor::from_slice([1, 1, 2, 2], &[-1.0, 8.0, 3.0, f64::NAN]).unwrap();
     let bits = |layer: &dyn Layer<f64>| layer.forward(&input).unwrap().into_vec().iter().map(|v| v.to_bits()).collect();

@@ -130,6 +130,25 @@ fn v1_widths_are_cut_by_slim_and_keras_and_rounded_by_timm() {
     for source in WeightSource::ALL {
         assert_eq!(widths(0.5, source), [16, 32, 64, 64, 128, 128, 256, 256, 256, 256, 256, 256, 512, 512]);
     }
+    // All are multiples of 8 at the published widths, and at 1.3 and 1.4 where the rules differ.
+    for (alpha, [stem, second, third, fourth, fifth, last]) in
+        [(0.25, [8, 16, 32, 64, 128, 256]), (0.75, [24, 48, 96, 192, 384, 768]), (1.0, [32, 64, 128, 256, 512, 1024])]
+    {
+        let expected =
+            [stem, second, third, third, fourth, fourth, fifth, fifth, fifth, fifth, fifth, fifth, last, last];
+        for source in WeightSource::ALL {
+            assert_eq!(widths(alpha, source), expected, "{alpha} {source:?}");
+        }
+    }
+    for (alpha, expected) in [
+        (0.35, [11, 22, 44, 44, 89, 89, 179, 179, 179, 179, 179, 179, 358, 358]),
+        (1.3, [41, 83, 166, 166, 332, 332, 665, 665, 665, 665, 665, 665, 1331, 1331]),
+        (1.4, [44, 89, 179, 179, 358, 358, 716, 716, 716, 716, 716, 716, 1433, 1433]),
+    ] {
+        assert_eq!(widths(alpha, WeightSource::Keras), expected, "{alpha}");
+        assert_eq!(widths(alpha, WeightSource::TfSlim), expected, "{alpha}");
+    }
+    assert_eq!(widths(1.4, WeightSource::Timm)[..6], [48, 88, 176, 176, 360, 360]);
     assert_eq!(widths(0.7, WeightSource::TfSlim)[..3], [22, 44, 89]);
     assert_eq!(widths(0.7, WeightSource::Timm)[..3], [24, 48, 88]);
     assert_eq!(widths(0.1, WeightSource::TfSlim)[..3], [8, 8, 12]);
