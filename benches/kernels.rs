@@ -1,4 +1,4 @@
-//! Every kernel over the real layer shapes of MobileNetV1 and V2, on every SIMD level: `op/level/shape`.
+//! Every kernel over the real layer shapes of MobileNetV1 and V2, on every SIMD level: `level/op/shape`.
 //!
 //! Elements per second are multiply-adds per second; `cargo bench --bench kernels -- avx2` picks a level.
 

@@ -10,7 +10,7 @@ use mobilenet::SimdLevel;
 use mobilenet::layers::Initializer;
 
 const HELP: &str = "\
-Shows layers, output shapes, parameters and multiply-adds of a network, and the SIMD levels of this machine.
+Shows layers, their kernels, output shapes, parameters and multiply-adds of a network, and the SIMD levels of this machine.
 
   --model NAME         v1, v2, or with alpha in per cent, such as v2_035 (default v2)
   --alpha A            width multiplier, any positive number (default 1)

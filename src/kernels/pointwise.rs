@@ -1,16 +1,17 @@
 //! Pointwise (1x1) convolution: a matrix product over packed weights, with bias, residual and clamp fused.
 //!
 //! Differs from [`reference::pointwise`](super::reference::pointwise) in three ways: 1. outputs are computed in
-//! register tiles, so an input is loaded once for up to three vectors of outputs; 2. rows come in blocks that stay in
-//! the first-level cache while every panel of weights passes over them; 3. sums start from the bias.
-//! The input is read in place: packing it costs more than it saves (measured 5 to 60 %).
+//! register tiles, so an input is loaded once for up to three vectors of outputs; 2. rows come in blocks of at least
+//! 84, which stay in the first-level cache (with many inputs, the second) while every panel of weights passes over
+//! them; 3. sums start from the bias. The input is read in place: packing it costs more than it saves (measured 5 to
+//! 60 %).
 
 use fearless_simd::prelude::*;
 
 use super::tile::{Panels, Patches, panels_over_rows, with_tile};
 use super::{Clamp, Pixels, PixelsMut, SimdLevel};
 
-/// Input elements of a block of rows: 24 KiB of a first-level cache of 32, beside a panel's passing rows.
+/// Input elements of a block of rows, before it is rounded up to whole tiles: 24 KiB of a first-level cache of 32.
 const BLOCK: usize = 6 * 1024;
 
 /// Weights `[inputs, outputs]` and bias packed for one SIMD level.

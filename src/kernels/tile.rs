@@ -25,7 +25,7 @@ use super::{Clamp, Pixels, PixelsMut, SimdLevel};
 ///
 /// - AVX-512: 7 rows, which divide every map of a 224 input (112, 56, 28, 14, 7): 21 sums and 4 operands.
 /// - AVX2: 6 x 2, 12 sums and 3 operands; 3 x 3 for an odd number of vectors, as 4 x 3 spills.
-/// - 128 bits without fused multiply-add: two rows fewer.
+/// - 128 bits without fused multiply-add: 4 x 2.
 macro_rules! with_tile {
     ($level:expr, $lanes:expr, $run:ident($($argument:expr),* $(,)?)) => {
         match ($level.token(), $lanes) {
@@ -78,8 +78,8 @@ pub(super) struct Panels {
 impl Panels {
     pub(super) fn of(level: SimdLevel, outputs: usize) -> Self {
         let (lanes, vectors) = match level {
-            // Most of a 512-bit vector would be repeats on 8, 24, 40 or 56 channels; 256-bit ones reach nine tenths of
-            // its speed, so they win from one lane in ten on.
+            // The last 512-bit vector would be half repeats or more: 8, 24, 40, 56 or 72 channels. 256-bit ones reach
+            // nine tenths of its speed, so they win from one lane in ten on.
             SimdLevel::Avx512 if (1..=8).contains(&(outputs % 16)) && outputs < 80 => (8, 2),
             SimdLevel::Avx512 => (16, 3),
             SimdLevel::Avx2 => (8, 2),
@@ -257,7 +257,7 @@ impl Panel<'_> {
                 let mut first = 0;
                 while first < output.count {
                     let left = output.count - first;
-                    // Two halves rather than a whole tile and a small rest, which has too few sums in flight.
+                    // Two fours rather than a whole tile and a small rest, which has too few sums in flight.
                     let wanted = if left > MOST && left < 2 * MOST { left.div_ceil(2) } else { left.min(MOST) };
                     let rows = match wanted {
                         1 | 2 => wanted,

@@ -1,3 +1,5 @@
+//! Loops over registers.
+
 /// `for $i in 0..$n` with a constant `$n` of at most `$most` (3, 5, 8 or 19), unrolled before the optimiser sees it.
 ///
 /// An array that only constants index lives in registers, whatever the optimiser thinks of unrolling; and a loop that

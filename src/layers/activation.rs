@@ -19,6 +19,15 @@ pub enum Activation {
 }
 
 impl Activation {
+    /// What it adds to the id of a kernel that it is fused into.
+    pub(super) fn suffix(self) -> &'static str {
+        match self {
+            Self::None => "",
+            Self::Relu => "-relu",
+            Self::Relu6 => "-relu6",
+        }
+    }
+
     /// The range a kernel cuts its outputs to.
     #[must_use]
     pub fn clamp<T: Element>(self) -> Clamp<T> {

@@ -6,7 +6,7 @@ use alloc::string::String;
 use core::marker::PhantomData;
 
 use super::filter::{Filter, FilterOptions};
-use super::{Initializer, Layer, Parameter, Role, dotted};
+use super::{Activation, Initializer, Layer, Parameter, Role, dotted};
 use crate::ops::Epilogue;
 use crate::{Element, Padding, Result, Runtime, Shape, Tensor, Window};
 
@@ -87,6 +87,10 @@ impl<T: Element> Layer<T> for Conv2d<T> {
 
     fn multiply_adds(&self, input: Shape) -> Result<u64> {
         self.filter.multiply_adds(input)
+    }
+
+    fn kernel(&self) -> Option<String> {
+        Some(self.filter.kernel(Activation::None))
     }
 }
 

@@ -135,6 +135,10 @@ impl<T: Element> Layer<T> for ConvBnRelu<T> {
     fn multiply_adds(&self, input: Shape) -> Result<u64> {
         self.filter.multiply_adds(input)
     }
+
+    fn kernel(&self) -> Option<String> {
+        Some(self.filter.kernel(self.activation))
+    }
 }
 
 /// Options of a [`ConvBnRelu`].

@@ -61,6 +61,10 @@ impl<T: Element> Layer<T> for DepthwiseConv2d<T> {
     fn multiply_adds(&self, input: Shape) -> Result<u64> {
         self.0.multiply_adds(input)
     }
+
+    fn kernel(&self) -> Option<String> {
+        self.0.kernel()
+    }
 }
 
 /// Options of a [`DepthwiseConv2d`].

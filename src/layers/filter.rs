@@ -3,10 +3,11 @@
 //! One place decides between pointwise, depthwise and dense, so that `Conv2d` and `ConvBnRelu` cannot disagree.
 
 use alloc::format;
+use alloc::string::String;
 
 use ndarray::{ArrayView2, ArrayView4};
 
-use super::{Initializer, Parameter, Role};
+use super::{Activation, Initializer, Parameter, Role};
 use crate::ops::{self, Epilogue};
 use crate::shape::Conv2dGeometry;
 use crate::{Element, Error, Padding, Result, Runtime, Shape, Tensor, Window};
@@ -157,6 +158,24 @@ impl<T: Element> Filter<T> {
         let [n, h, w, c] = self.output_shape(input)?;
         let per_output = self.weight.len() / self.out_channels;
         Ok([n, h, w, c].iter().fold(per_output as u64, |product, &extent| product.saturating_mul(extent as u64)))
+    }
+
+    /// See [`Layer::kernel`](super::Layer::kernel).
+    pub(super) fn kernel(&self, activation: Activation) -> String {
+        let Window { kernel: [h, w], stride: [stride, _], dilation: [dilation, _], .. } = self.window;
+        let element = core::any::type_name::<T>();
+        let mut id = match self.weight.role() {
+            _ if self.is_pointwise() => format!("{element}-pw"),
+            Role::DepthwiseWeight => format!("{element}-dw{h}x{w}s{stride}"),
+            _ => format!("{element}-conv{h}x{w}s{stride}"),
+        };
+        if dilation > 1 {
+            id += &format!("d{dilation}");
+        }
+        if self.weight.role() != Role::DepthwiseWeight && self.groups() > 1 {
+            id += &format!("g{}", self.groups());
+        }
+        id + activation.suffix()
     }
 
     /// Runs the convolution with `weight` in place of its own, of the same shape.

@@ -100,6 +100,10 @@ impl<T: Element> Layer<T> for Linear<T> {
         let [n, ..] = self.output_shape(input)?;
         Ok((self.weight.len() as u64).saturating_mul(n as u64))
     }
+
+    fn kernel(&self) -> Option<String> {
+        Some(alloc::format!("{}-linear", core::any::type_name::<T>()))
+    }
 }
 
 /// Options of a [`Linear`].

@@ -132,6 +132,12 @@ pub trait Layer<T: Element>: CloneLayer<T> + fmt::Debug + Send + Sync {
         Ok(total)
     }
 
+    /// The kernel that computes the layer, such as `f32-dw3x3s1-relu6` or `f32-pw`: element type, kind, window, and the
+    /// activation fused into it. `None` if it is not one kernel.
+    fn kernel(&self) -> Option<String> {
+        None
+    }
+
     /// Number of trained values: running statistics are not counted.
     fn parameter_count(&self) -> usize {
         let mut count = 0;

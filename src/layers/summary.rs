@@ -15,6 +15,8 @@ pub struct SummaryRow {
     pub name: String,
     /// The type's name.
     pub kind: &'static str,
+    /// Its [kernel](Layer::kernel), empty if it is not one.
+    pub kernel: String,
     /// `[N, H, W, C]` of its output.
     pub output: Shape,
     /// Number of trained values.
@@ -88,6 +90,7 @@ fn walk<T: Element>(layer: &dyn Layer<T>, name: &str, input: Shape, rows: &mut V
     rows.push(SummaryRow {
         name: name.into(),
         kind: layer.kind(),
+        kernel: layer.kernel().unwrap_or_default(),
         output,
         parameters: layer.parameter_count(),
         running_statistics,
@@ -111,11 +114,12 @@ fn grouped(value: u64) -> String {
 
 impl fmt::Display for Summary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let head = ["layer", "kind", "output", "parameters", "multiply-adds"].map(String::from);
+        let head = ["layer", "kind", "kernel", "output", "parameters", "multiply-adds"].map(String::from);
         let body = self.rows.iter().map(|row| {
             [
                 row.name.clone(),
                 row.kind.into(),
+                row.kernel.clone(),
                 format!("{:?}", row.output),
                 grouped(row.parameters as u64),
                 grouped(row.multiply_adds),
@@ -125,19 +129,20 @@ impl fmt::Display for Summary {
             "total".into(),
             String::new(),
             String::new(),
+            String::new(),
             grouped(self.parameters() as u64),
             grouped(self.multiply_adds()),
         ];
-        let lines: Vec<[String; 5]> = core::iter::once(head).chain(body).chain([total]).collect();
+        let lines: Vec<[String; 6]> = core::iter::once(head).chain(body).chain([total]).collect();
         let width = |column: usize| lines.iter().map(|line| line[column].len()).max().unwrap_or(0);
-        let widths: [usize; 5] = core::array::from_fn(width);
+        let widths: [usize; 6] = core::array::from_fn(width);
         let rule = "-".repeat(widths.iter().sum::<usize>() + 2 * (widths.len() - 1));
-        for (index, [name, kind, output, parameters, multiply_adds]) in lines.iter().enumerate() {
+        for (index, [name, kind, kernel, output, parameters, multiply_adds]) in lines.iter().enumerate() {
             if index == 1 || index == lines.len() - 1 {
                 writeln!(f, "{rule}")?;
             }
-            let [a, b, c, d, e] = widths;
-            writeln!(f, "{name:a$}  {kind:b$}  {output:c$}  {parameters:>d$}  {multiply_adds:>e$}")?;
+            let [a, b, c, d, e, g] = widths;
+            writeln!(f, "{name:a$}  {kind:b$}  {kernel:c$}  {output:d$}  {parameters:>e$}  {multiply_adds:>g$}")?;
         }
         write!(f, "and {} running statistics, which are not trained", grouped(self.running_statistics() as u64))
     }
