@@ -241,6 +241,18 @@ fn absurd_shapes_and_windows_are_errors() {
 }
 
 #[test]
+fn kernels_are_named_by_what_they_compute() {
+    let named = |builder: ConvBnReluBuilder<f32>| builder.build().unwrap().kernel().unwrap();
+    assert_eq!(named(ConvBnRelu::builder(3, 8).kernel_size(3).stride(2)), "f32-conv3x3s2-relu6");
+    assert_eq!(named(ConvBnRelu::builder(8, 8).groups(2).activation(Activation::Relu)), "f32-conv1x1s1g2-relu");
+    assert_eq!(named(ConvBnRelu::builder(8, 8).groups(8).kernel_size(5).dilation(2)), "f32-dw5x5s1d2-relu6");
+    assert_eq!(named(ConvBnRelu::builder(8, 16).activation(Activation::None)), "f32-pw");
+    let linear = Linear::<f64>::builder(4, 2).build().unwrap();
+    assert_eq!(linear.kernel().as_deref(), Some("f64-linear"));
+    assert_eq!(Layer::<f32>::kernel(&Relu), None);
+}
+
+#[test]
 fn empty_inputs_leave_the_bias() {
     let bias = [1.0_f32, 2.0];
     let epilogue = mobilenet::ops::Epilogue { bias: Some(&bias), ..Default::default() };

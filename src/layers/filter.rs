@@ -164,18 +164,17 @@ impl<T: Element> Filter<T> {
     pub(super) fn kernel(&self, activation: Activation) -> String {
         let Window { kernel: [h, w], stride: [stride, _], dilation: [dilation, _], .. } = self.window;
         let element = core::any::type_name::<T>();
-        let mut id = match self.weight.role() {
-            _ if self.is_pointwise() => format!("{element}-pw"),
-            Role::DepthwiseWeight => format!("{element}-dw{h}x{w}s{stride}"),
-            _ => format!("{element}-conv{h}x{w}s{stride}"),
+        let kind = match self.weight.role() {
+            _ if self.is_pointwise() => String::from("pw"),
+            Role::DepthwiseWeight => format!("dw{h}x{w}s{stride}"),
+            _ => format!("conv{h}x{w}s{stride}"),
         };
-        if dilation > 1 {
-            id += &format!("d{dilation}");
-        }
-        if self.weight.role() != Role::DepthwiseWeight && self.groups() > 1 {
-            id += &format!("g{}", self.groups());
-        }
-        id + activation.suffix()
+        let dilation = if dilation > 1 { format!("d{dilation}") } else { String::new() };
+        let groups = match (self.weight.role(), self.groups()) {
+            (Role::DepthwiseWeight, _) | (_, 1) => String::new(),
+            (_, groups) => format!("g{groups}"),
+        };
+        format!("{element}-{kind}{dilation}{groups}{}", activation.suffix())
     }
 
     /// Runs the convolution with `weight` in place of its own, of the same shape.
