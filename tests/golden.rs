@@ -5,7 +5,7 @@ mod common;
 use std::collections::HashMap;
 use std::path::PathBuf;
 
-use common::uniform;
+use common::{levels, uniform};
 use mobilenet::kernels::reference::Pooling;
 use mobilenet::layers::{
     Activation, BatchNorm2d, Conv2d, ConvBnRelu, DepthwiseConv2d, DepthwiseSeparable, GlobalAveragePool, GlobalMaxPool,
@@ -107,7 +107,7 @@ fn padding(case: &Value) -> Padding {
 }
 
 /// The layer of a case, except for windowed pooling, which is an operation alone.
-fn layer(case: &Value) -> Option<Box<dyn Layer<f64>>> {
+fn layer<T: Element>(case: &Value) -> Option<Box<dyn Layer<T>>> {
     let get = |name: &str| number(&case[name]);
     let batch_norm = || BatchNormConvention {
         epsilon: case["eps"].as_f64().unwrap(),
@@ -180,7 +180,7 @@ fn layers_equal_pytorch_and_tensorflow() {
     assert!(cases.len() > 100);
     for case in &cases {
         let name = case["name"].as_str().unwrap();
-        let output = if let Some(mut layer) = layer(case) {
+        let output = if let Some(mut layer) = layer::<f64>(case) {
             let prefix = if case["op"] == "batch_norm" { format!("{name}.bn") } else { name.into() };
             fill(&mut *layer, &prefix);
             assert_eq!(layer.output_shape(shape(&case["input"])).unwrap(), shape(&case["output"]), "{name}");
@@ -193,6 +193,47 @@ fn layers_equal_pytorch_and_tensorflow() {
         };
         assert_eq!(output.shape(), shape(&case["output"]), "{name}");
         assert_close(name, output.as_slice(), &expected[&format!("{name}.output")], 1e-10);
+    }
+}
+
+/// The bound of a sum of `k` products in single precision, `(k + 8) * eps * sum of |x * w|`: the magnitudes come from the
+/// same layer over the magnitudes of its input and parameters. Eight more roundings are those of the normalisation.
+#[test]
+fn single_precision_layers_equal_pytorch_and_tensorflow_to_their_error_bound_on_every_simd_level() {
+    let expected = tensors("layers.safetensors");
+    for case in &cases("layers.json") {
+        let name = case["name"].as_str().unwrap();
+        let (Some(mut single), Some(mut double)) = (layer::<f32>(case), layer::<f64>(case)) else { continue };
+        let prefix = if case["op"] == "batch_norm" { format!("{name}.bn") } else { name.into() };
+        fill(&mut *single, &prefix);
+        fill(&mut *double, &prefix);
+        double.visit_mut("", &mut |name, parameter| {
+            // The mean is subtracted.
+            let sign = if name.ends_with("mean") { -1.0 } else { 1.0 };
+            parameter.as_mut_slice().iter_mut().for_each(|value| *value = sign * value.abs());
+        });
+        let [_, h, w, _] = shape(&case["input"]);
+        let mut magnitudes = input::<f64>(case);
+        magnitudes.as_mut_slice().iter_mut().for_each(|value| *value = value.abs());
+        let bound = double.forward(&magnitudes).unwrap();
+        let outputs = bound.as_slice().len() as f64;
+        let terms = double.multiply_adds(magnitudes.shape()).unwrap() as f64 / outputs;
+        let terms = if case["op"] == "global_avg_pool" { (h * w) as f64 } else { terms };
+        for level in levels() {
+            let runtime = Runtime::new().level(level).unwrap();
+            let output = single.forward_with(&input(case), &runtime).unwrap();
+            let expected = &expected[&format!("{name}.output")];
+            assert_eq!(output.as_slice().len(), expected.len(), "{name}");
+            for ((found, expected), bound) in output.as_slice().iter().zip(expected).zip(bound.as_slice()) {
+                let bound = if case["op"] == "softmax" { 1.0 } else { *bound };
+                let tolerance = (terms + 8.0) * f64::from(f32::EPSILON) * bound;
+                let difference = (f64::from(*found) - expected).abs();
+                assert!(
+                    difference <= tolerance,
+                    "{name} {level}: {found} instead of {expected}, tolerance {tolerance}"
+                );
+            }
+        }
     }
 }
 
