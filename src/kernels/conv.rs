@@ -7,6 +7,7 @@
 
 use fearless_simd::prelude::*;
 
+use super::ring::Ring;
 use super::tile::{Panels, Patches, panels_over_rows, with_tile};
 use super::{Clamp, PackedWeights, Pixels, PixelsMut};
 use crate::shape::Conv2dGeometry;
@@ -55,7 +56,7 @@ pub fn conv(
     assert!(first_row + output.count / geometry.output[1] <= geometry.output[0], "rows beyond the output map");
     let scratch = &mut scratch[..conv_scratch_len(geometry, input.channels)];
     let panels = Panels::of(weights.level(), weights.outputs());
-    with_tile!(weights.level(), panels.lanes(), run(geometry, group, input, clamp, first_row, output, scratch));
+    with_tile!(weights.level(), panels.lanes(), run(geometry, group, panels, input, clamp, first_row, output, scratch));
 }
 
 #[inline(always)]
@@ -64,54 +65,40 @@ fn run<S: Simd, V: SimdFloat<S, Element = f32>, const R1: usize, const R2: usize
     simd: S,
     g: &Conv2dGeometry,
     group: &Group<'_>,
+    panels: Panels,
     input: Pixels<'_, f32>,
     clamp: Clamp<f32>,
     first_row: usize,
     output: &mut PixelsMut<'_, f32>,
-    ring: &mut [f32],
+    scratch: &mut [f32],
 ) {
-    let (slots, row_len) = (g.ring_rows(), g.padded_width() * input.channels);
-    ring.fill(0.0);
-    // Rows are counted from the padding's top edge; those below `copied` are in the ring, the next one's place is `next`.
-    let (mut copied, mut next) = (first_row * g.stride[0], 0);
+    let row_len = g.padded_width() * input.channels;
+    scratch.fill(0.0);
+    let mut ring = Ring::new(g, first_row);
     for line in 0..output.count / g.output[1] {
-        let top = (first_row + line) * g.stride[0];
-        while copied < top + slots {
-            if copied >= top {
-                copy_row(g, input, copied, &mut ring[next * row_len..][..row_len]);
-            }
-            copied += 1;
-            next = if next + 1 < slots { next + 1 } else { 0 };
-        }
+        let rows = ring.advance(first_row + line, |row, slot| {
+            copy_row(g, input, row, &mut scratch[slot * row_len..][..row_len]);
+        });
         let at = line * g.output[1] * output.pitch;
         let mut output = PixelsMut { data: &mut output.data[at..], count: g.output[1], ..*output };
         let apart = g.dilation[1] != 1 || group.inputs != input.channels;
         let patches = Patches {
-            data: &ring[group.first_input..],
+            data: &scratch[group.first_input..],
+            row_len,
+            rows,
             kernel_rows: g.kernel[0],
             segments: if apart { g.kernel[1] } else { 1 },
             segment_step: g.dilation[1] * input.channels,
             depth: if apart { group.inputs } else { g.kernel[1] * group.inputs },
             step: g.stride[1] * input.channels,
-            row_len,
-            slots,
-            slot: next,
-            dilation: g.dilation[0],
-            top: top.wrapping_sub(g.before[0]),
-            height: g.input[0],
         };
-        let panels = Panels::of(group.weights.level(), output.channels);
         panels_over_rows::<S, V, R1, R2, R3>(simd, panels, group.weights.packed(), patches, None, clamp, &mut output);
     }
 }
 
-/// Copies one input row into the ring, between the zeros.
-fn copy_row(g: &Conv2dGeometry, input: Pixels<'_, f32>, padded_row: usize, slot: &mut [f32]) {
-    let ([height, width], channels) = (g.input, input.channels);
-    let row = padded_row.wrapping_sub(g.before[0]);
-    if row >= height {
-        return;
-    }
+/// Copies row `row` of the input into the ring, between the zeros.
+fn copy_row(g: &Conv2dGeometry, input: Pixels<'_, f32>, row: usize, slot: &mut [f32]) {
+    let (width, channels) = (g.input[1], input.channels);
     let from = &input.data[row * width * input.pitch..];
     let to = &mut slot[g.before[1] * channels..][..width * channels];
     if input.pitch == channels {

@@ -24,6 +24,7 @@ use fearless_simd::f32x8;
 use fearless_simd::prelude::*;
 use fearless_simd::{Level, f32x4};
 
+use super::ring::{Ring, RingRows};
 use super::{Clamp, Pixels, PixelsMut, SimdLevel};
 use crate::shape::Conv2dGeometry;
 
@@ -211,23 +212,18 @@ impl Rows<'_> {
             || {
                 let g = self.geometry;
                 let (columns, pitch) = (g.output[1], output.pitch);
-                let (slots, width) = (g.ring_rows(), g.padded_width());
-                let (ring, _) = scratch[..(slots + 1) * width * B].as_chunks_mut::<B>();
-                ring.fill([0.0; B]);
-                // Rows are counted from the padding's top edge; those below `copied` are in the ring, the next one's
-                // place is `next`.
-                let (mut copied, mut next) = (self.first_row * g.stride[0], 0);
+                let width = g.padded_width();
+                let (slots, _) = scratch[..(g.ring_rows() + 1) * width * B].as_chunks_mut::<B>();
+                slots.fill([0.0; B]);
+                let mut ring = Ring::new(g, self.first_row);
                 for line in 0..output.count / columns {
-                    let top = (self.first_row + line) * g.stride[0];
-                    while copied < top + slots {
-                        if copied >= top {
-                            self.copy_row(copied, block.first, &mut ring[next * width..][..width]);
-                        }
-                        copied += 1;
-                        next = if next + 1 < slots { next + 1 } else { 0 };
-                    }
+                    let rows = ring.advance(
+                        self.first_row + line,
+                        #[inline(always)]
+                        |row, slot| self.copy_row(row, block.first, &mut slots[slot * width..][..width]),
+                    );
                     let output = &mut output.data[line * columns * pitch + block.first..];
-                    let line = Line { ring: &*ring, top, slot: next, pitch };
+                    let line = Line { ring: &*slots, rows, pitch };
                     match (g.kernel, g.stride, g.dilation) {
                         ([3, 3], [1, 1], [1, 1]) => self.line::<S, V, B, 3, 1>(simd, block.packed, line, output),
                         ([3, 3], [2, 2], [1, 1]) => self.line::<S, V, B, 3, 2>(simd, block.packed, line, output),
@@ -240,28 +236,20 @@ impl Rows<'_> {
         );
     }
 
-    /// Copies a block of channels of one input row into the ring, between the zeros.
+    /// Copies a block of channels of row `row` of the input into the ring, between the zeros.
     #[inline(always)]
-    fn copy_row<const B: usize>(&self, padded_row: usize, channel: usize, slot: &mut [[f32; B]]) {
-        let Conv2dGeometry { input: [height, width], before, .. } = *self.geometry;
-        let row = padded_row.wrapping_sub(before[0]);
-        if row < height {
-            let from = &self.input.data[row * width * self.input.pitch + channel..];
-            for (to, from) in slot[before[1]..][..width].iter_mut().zip(from.chunks(self.input.pitch)) {
-                to.copy_from_slice(&from[..B]);
-            }
+    fn copy_row<const B: usize>(&self, row: usize, channel: usize, slot: &mut [[f32; B]]) {
+        let Conv2dGeometry { input: [_, width], before, .. } = *self.geometry;
+        let from = &self.input.data[row * width * self.input.pitch + channel..];
+        for (to, from) in slot[before[1]..][..width].iter_mut().zip(from.chunks(self.input.pitch)) {
+            to.copy_from_slice(&from[..B]);
         }
     }
 
-    /// The ring from kernel row `tap` of the line on: the row of zeros if it is in the padding.
+    /// The ring from kernel row `tap` of the line on.
     #[inline(always)]
     fn row<'r, const B: usize>(&self, line: Line<'r, B>, tap: usize) -> &'r [[f32; B]] {
-        let g = self.geometry;
-        let (slots, offset) = (g.ring_rows(), tap * g.dilation[0]);
-        let inside = (line.top + offset).wrapping_sub(g.before[0]) < g.input[0];
-        let slot = line.slot + offset;
-        let slot = if slot < slots { slot } else { slot - slots };
-        &line.ring[(if inside { slot } else { slots }) * g.padded_width()..]
+        &line.ring[line.rows.place(tap) * self.geometry.padded_width()..]
     }
 
     /// One output row of kernels `K` wide, without dilation.
@@ -385,9 +373,8 @@ impl Rows<'_> {
 struct Line<'a, const B: usize> {
     /// The rows of the ring, one after the other, then a row of zeros.
     ring: &'a [[f32; B]],
-    /// The first padded input row the kernel touches, and its place in the ring.
-    top: usize,
-    slot: usize,
+    /// Where the kernel rows are in it.
+    rows: RingRows,
     /// Floats from one output pixel to the next.
     pitch: usize,
 }

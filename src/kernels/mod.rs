@@ -15,6 +15,7 @@ mod level;
 mod linear;
 mod pointwise;
 mod pool;
+mod ring;
 mod tile;
 
 pub use conv::{Group, conv, conv_scratch_len};

@@ -14,6 +14,7 @@
 
 use fearless_simd::prelude::*;
 
+use super::ring::RingRows;
 use super::{Clamp, Pixels, PixelsMut, SimdLevel};
 
 /// Calls `$run::<S, V, R1, R2, R3>(simd, ..)` with the level's token `S`, its vector `V` of `$lanes` floats, and the
@@ -148,23 +149,15 @@ impl Panels {
 /// `depth` neighbours. A pixel of a pointwise convolution is the smallest patch: one run.
 #[derive(Clone, Copy)]
 pub(super) struct Patches<'a> {
-    /// The rows of a ring, one after the other, then a row of zeros.
+    /// The ring's rows, `row_len` apart.
     pub(super) data: &'a [f32],
+    pub(super) row_len: usize,
+    pub(super) rows: RingRows,
     pub(super) kernel_rows: usize,
     pub(super) segments: usize,
     pub(super) segment_step: usize,
     pub(super) depth: usize,
     pub(super) step: usize,
-    /// Floats of a row of the ring.
-    pub(super) row_len: usize,
-    /// Rows of the ring, and the one that the first kernel row reads.
-    pub(super) slots: usize,
-    pub(super) slot: usize,
-    /// Rows from one kernel row to the next.
-    pub(super) dilation: usize,
-    /// The map's row that the first kernel row reads (it wraps around above the map), and the map's height.
-    pub(super) top: usize,
-    pub(super) height: usize,
 }
 
 impl<'a> Patches<'a> {
@@ -172,28 +165,14 @@ impl<'a> Patches<'a> {
     pub(super) fn pixels(data: &'a [f32], channels: usize, pitch: usize) -> Self {
         Self {
             data,
+            row_len: 0,
+            rows: RingRows::ONE,
             kernel_rows: 1,
             segments: 1,
             segment_step: 0,
             depth: channels,
             step: pitch,
-            row_len: 0,
-            slots: 1,
-            slot: 0,
-            dilation: 1,
-            top: 0,
-            height: 1,
         }
-    }
-
-    /// Where kernel row `tap` starts: in the row of zeros if it is in the padding.
-    #[inline(always)]
-    fn row(&self, tap: usize) -> usize {
-        let offset = tap * self.dilation;
-        let inside = self.top.wrapping_add(offset) < self.height;
-        let slot = self.slot + offset;
-        let slot = if slot < self.slots { slot } else { slot - self.slots };
-        (if inside { slot } else { self.slots }) * self.row_len
     }
 }
 
@@ -296,7 +275,7 @@ impl Panel<'_> {
             unroll!(r < ROWS, 8, { sums[r][v] = bias });
         });
         for i in 0..patches.kernel_rows {
-            let mut at = patches.row(i) + first * patches.step;
+            let mut at = patches.rows.place(i) * patches.row_len + first * patches.step;
             for _ in 0..patches.segments {
                 let (segment, rest) = weights.split_at(patches.depth * width);
                 let mut rows: [&[f32]; ROWS] = [&[]; ROWS];

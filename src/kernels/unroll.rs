@@ -2,8 +2,7 @@
 
 /// `for $i in 0..$n` with a constant `$n` of at most `$most` (3, 5, 8 or 19), unrolled before the optimiser sees it.
 ///
-/// An array that only constants index lives in registers, whatever the optimiser thinks of unrolling; and a loop that
-/// it need not unroll is compiled in half the time.
+/// An array that only constants index lives in registers, whatever the optimiser thinks of unrolling.
 macro_rules! unroll {
     ($i:ident < $n:expr, 3, $body:block) => { unroll!(@ $i, $n, $body, 0 1 2) };
     ($i:ident < $n:expr, 5, $body:block) => { unroll!(@ $i, $n, $body, 0 1 2 3 4) };
