@@ -5,7 +5,7 @@ use mobilenet::models::{
     BottleneckStage, Head, MOBILENET_V2_STAGES, MobileNetV1Builder, MobileNetV2Builder, Network, SeparableStage,
 };
 use mobilenet::source::Rounding;
-use mobilenet::{Error, MobileNetV1, MobileNetV2, Padding, Runtime, Tensor, WeightSource};
+use mobilenet::{Architecture, Error, MobileNetV1, MobileNetV2, Padding, Runtime, Tensor, WeightSource};
 
 /// A builder whose weights cost nothing.
 fn v1(alpha: f64) -> MobileNetV1Builder<f32> {
@@ -153,6 +153,16 @@ fn v1_widths_are_cut_by_slim_and_keras_and_rounded_by_timm() {
     assert_eq!(widths(0.7, WeightSource::Timm)[..3], [24, 48, 88]);
     assert_eq!(widths(0.1, WeightSource::TfSlim)[..3], [8, 8, 12]);
     assert_eq!(widths(0.1, WeightSource::Keras)[..3], [3, 6, 12]);
+}
+
+#[test]
+fn rules_saturate_at_absurd_sizes() {
+    for rounding in [Rounding::Divisible { divisor: 8 }, Rounding::KerasDivisible { divisor: 8 }] {
+        assert!(rounding.scale(1, 1e300) > usize::MAX / 2, "{rounding:?}");
+    }
+    for source in WeightSource::ALL {
+        let _ = source.padding(Architecture::MobileNetV2, 0, 2, false);
+    }
 }
 
 #[test]
