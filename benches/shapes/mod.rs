@@ -14,12 +14,22 @@ use mobilenet::{Padding, SimdLevel, Window};
 /// A kernel call with its weights packed: runs once, from an input to an output.
 pub(crate) type Run = Box<dyn FnMut(&[f32], &mut [f32])>;
 
+/// What follows a pointwise convolution's sums.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum After {
+    Relu6,
+    /// A linear projection.
+    Nothing,
+    /// A linear projection onto a residual.
+    Add,
+}
+
 /// One kernel call; maps are square, `size` pixels wide at the input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Call {
     Stem { size: usize, outputs: usize },
     Depthwise { size: usize, channels: usize, kernel: usize, stride: usize },
-    Pointwise { size: usize, inputs: usize, outputs: usize, residual: bool },
+    Pointwise { size: usize, inputs: usize, outputs: usize, after: After },
     GlobalAverage { size: usize, channels: usize },
     Linear { inputs: usize, outputs: usize },
 }
@@ -84,17 +94,18 @@ impl Call {
                     depthwise(level, &g, &weights, input, relu6, 0, &mut output, &mut scratch);
                 })
             }
-            Self::Pointwise { size, inputs, outputs, residual } => {
+            Self::Pointwise { size, inputs, outputs, after } => {
                 let rows = size * size;
                 let (weight, bias) = (values(inputs * outputs), values(outputs));
-                let added = residual.then(|| values(rows * outputs));
+                let added = (after == After::Add).then(|| values(rows * outputs));
+                let clamp = if after == After::Relu6 { relu6 } else { Clamp::none() };
                 let mut packed = vec![0.0; PackedWeights::len(level, inputs, outputs)];
                 let _ = PackedWeights::pack(level, Pixels::dense(&weight, inputs, outputs), Some(&bias), &mut packed);
                 Box::new(move |input, output| {
                     let weights = PackedWeights::from_packed(level, inputs, outputs, &packed);
                     let added = added.as_ref().map(|added| Pixels::dense(added, rows, outputs));
                     let mut output = PixelsMut::dense(output, rows, outputs);
-                    pointwise(&weights, Pixels::dense(input, rows, inputs), added, relu6, &mut output);
+                    pointwise(&weights, Pixels::dense(input, rows, inputs), added, clamp, &mut output);
                 })
             }
             Self::GlobalAverage { size, channels } => {
@@ -115,9 +126,13 @@ impl fmt::Display for Call {
             Self::Depthwise { size, channels, kernel, stride } => {
                 write!(f, "f32-dw{kernel}x{kernel}s{stride}-relu6 {size}x{size}x{channels}")
             }
-            Self::Pointwise { size, inputs, outputs, residual } => {
-                let added = if residual { "-add" } else { "" };
-                write!(f, "f32-pw{added}-relu6 {size}x{size}x{inputs}->{outputs}")
+            Self::Pointwise { size, inputs, outputs, after } => {
+                let after = match after {
+                    After::Relu6 => "-relu6",
+                    After::Nothing => "",
+                    After::Add => "-add",
+                };
+                write!(f, "f32-pw{after} {size}x{size}x{inputs}->{outputs}")
             }
             Self::GlobalAverage { size, channels } => write!(f, "f32-gap {size}x{size}x{channels}"),
             Self::Linear { inputs, outputs } => write!(f, "f32-linear {inputs}->{outputs}"),
@@ -143,7 +158,7 @@ fn v1() -> Vec<Call> {
             let stride = if repeat == 0 { stage.stride } else { 1 };
             calls.push(Call::Depthwise { size, channels, kernel: stage.kernel_size, stride });
             size /= stride;
-            calls.push(Call::Pointwise { size, inputs: channels, outputs: stage.width, residual: false });
+            calls.push(Call::Pointwise { size, inputs: channels, outputs: stage.width, after: After::Relu6 });
             channels = stage.width;
         }
     }
@@ -161,17 +176,17 @@ fn v2(alpha: f64) -> Vec<Call> {
             let stride = if repeat == 0 { stage.stride } else { 1 };
             let (hidden, outputs) = (channels * stage.expansion, scale(stage.width));
             if stage.expansion > 1 {
-                calls.push(Call::Pointwise { size, inputs: channels, outputs: hidden, residual: false });
+                calls.push(Call::Pointwise { size, inputs: channels, outputs: hidden, after: After::Relu6 });
             }
             calls.push(Call::Depthwise { size, channels: hidden, kernel: stage.kernel_size, stride });
             size /= stride;
-            let residual = stride == 1 && channels == outputs;
-            calls.push(Call::Pointwise { size, inputs: hidden, outputs, residual });
+            let after = if stride == 1 && channels == outputs { After::Add } else { After::Nothing };
+            calls.push(Call::Pointwise { size, inputs: hidden, outputs, after });
             channels = outputs;
         }
     }
     calls.extend([
-        Call::Pointwise { size, inputs: channels, outputs: 1280, residual: false },
+        Call::Pointwise { size, inputs: channels, outputs: 1280, after: After::Relu6 },
         Call::GlobalAverage { size, channels: 1280 },
         Call::Linear { inputs: 1280, outputs: 1000 },
     ]);
