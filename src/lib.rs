@@ -30,6 +30,7 @@ pub mod check;
 #[cfg(feature = "image")]
 pub mod classifier;
 mod element;
+pub mod engine;
 mod error;
 pub mod kernels;
 pub mod layers;
@@ -48,6 +49,7 @@ pub mod weights;
 #[cfg(feature = "image")]
 pub use classifier::{Classifier, Prediction, Predictions};
 pub use element::Element;
+pub use engine::{CompileOptions, Engine};
 pub use error::{Error, LoadReport, MisshapenTensor, Result};
 pub use kernels::SimdLevel;
 pub use layers::{ConvBnRelu, InvertedResidual, Layer, LoadMode, Sequential, StateDict};

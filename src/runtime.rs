@@ -99,6 +99,23 @@ impl Runtime {
         1
     }
 
+    /// Runs `work` on the threads of this runtime: [`Runtime::join`] inside it uses them all.
+    pub(crate) fn install<R: Send>(&self, work: impl FnOnce() -> R + Send) -> R {
+        #[cfg(feature = "rayon")]
+        if let Some(pool) = &self.pool {
+            return pool.install(work);
+        }
+        work()
+    }
+
+    /// Both results, computed at once if this runs inside [`Runtime::install`] and a thread is free.
+    pub(crate) fn join<A: Send, B: Send>(a: impl FnOnce() -> A + Send, b: impl FnOnce() -> B + Send) -> (A, B) {
+        #[cfg(feature = "rayon")]
+        return rayon::join(a, b);
+        #[cfg(not(feature = "rayon"))]
+        (a(), b())
+    }
+
     /// Cuts `data` into chunks of `chunk` elements (the last may be shorter) and gives each to `work` with its
     /// index, on this runtime's threads.
     #[cfg_attr(not(feature = "rayon"), expect(clippy::unused_self, reason = "threads come with `rayon`"))]

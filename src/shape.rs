@@ -180,6 +180,14 @@ impl Conv2dGeometry {
         (self.kernel[0] - 1) * self.dilation[0] + 1
     }
 
+    /// The input rows that output rows `rows` read.
+    #[must_use]
+    pub fn input_rows(&self, rows: core::ops::Range<usize>) -> core::ops::Range<usize> {
+        let first = (rows.start * self.stride[0]).saturating_sub(self.before[0]);
+        let end = (rows.end.saturating_sub(1) * self.stride[0] + self.ring_rows()).saturating_sub(self.before[0]);
+        first.min(self.input[0])..end.min(self.input[0])
+    }
+
     /// Columns of the input map with the zeros on both sides.
     #[must_use]
     pub const fn padded_width(&self) -> usize {

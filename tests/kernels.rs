@@ -89,21 +89,21 @@ fn check_pointwise(rows: usize, inputs: usize, outputs: usize, gaps: [usize; 2],
     let arguments = [&packed_input, &weight, &bias, &added].map(Vec::as_slice);
     let expected = both(arguments, clamp, |[input, weight, bias, added], clamp| {
         let mut output = vec![0.0; rows * outputs];
-        let added = Some(Pixels::dense(&added, rows, outputs));
-        let to = &mut PixelsMut::dense(&mut output, rows, outputs);
-        reference::pointwise(Pixels::dense(&input, rows, inputs), &weight, Some(&bias), added, clamp, to);
+        let added = Some(Pixels::dense(&added, [1, rows], outputs));
+        let to = &mut PixelsMut::dense(&mut output, [1, rows], outputs);
+        reference::pointwise(Pixels::dense(&input, [1, rows], inputs), &weight, Some(&bias), added, clamp, to);
         output
     });
     for level in levels() {
         let mut packed = vec![0.0; PackedWeights::len(level, inputs, outputs)];
-        let weights = PackedWeights::pack(level, Pixels::dense(&weight, inputs, outputs), Some(&bias), &mut packed);
+        let weights = PackedWeights::pack(level, Pixels::dense(&weight, [1, inputs], outputs), Some(&bias), &mut packed);
         let mut output = vec![GAP; rows * pitches[1]];
         pointwise(
             &weights,
-            Pixels::new(&input, rows, inputs, pitches[0]),
-            residual.as_ref().map(|r| Pixels::new(r, rows, outputs, pitches[1])),
+            Pixels::new(&input, [1, rows], inputs, pitches[0]),
+            residual.as_ref().map(|r| Pixels::new(r, [1, rows], outputs, pitches[1])),
             clamp,
-            &mut PixelsMut::new(&mut output, rows, outputs, pitches[1]),
+            &mut PixelsMut::new(&mut output, [1, rows], outputs, pitches[1]),
         );
         check(&output, outputs, pitches[1], &expected, inputs, &format!("{what} {level}"));
     }
@@ -117,8 +117,8 @@ fn check_depthwise(g: &Conv2dGeometry, channels: usize, gaps: [usize; 2], clamp:
     let expected =
         both([&dense(&input, channels, pitches[0]), &weight, &bias], clamp, |[input, weight, bias], clamp| {
             let mut output = vec![0.0; g.output_pixels() * channels];
-            let input = Pixels::dense(&input, g.input_pixels(), channels);
-            let to = &mut PixelsMut::dense(&mut output, g.output_pixels(), channels);
+            let input = Pixels::dense(&input, g.input, channels);
+            let to = &mut PixelsMut::dense(&mut output, g.output, channels);
             reference::depthwise(g, input, &weight, Some(&bias), clamp, 0, to);
             output
         });
@@ -131,8 +131,8 @@ fn check_depthwise(g: &Conv2dGeometry, channels: usize, gaps: [usize; 2], clamp:
         let rows = g.output[0] / 2;
         let (first, second) = output.split_at_mut(rows * g.output[1] * pitches[1]);
         for (from, rows, part) in [(0, rows, first), (rows, g.output[0] - rows, second)] {
-            let input = Pixels::new(&input, g.input_pixels(), channels, pitches[0]);
-            let mut part = PixelsMut::new(part, rows * g.output[1], channels, pitches[1]);
+            let input = Pixels::new(&input, g.input, channels, pitches[0]);
+            let mut part = PixelsMut::new(part, [rows, g.output[1]], channels, pitches[1]);
             depthwise(level, g, &weights, input, clamp, from, &mut part, &mut scratch);
         }
         check(&output, channels, pitches[1], &expected, g.taps(), &format!("{what} {level}"));
@@ -149,8 +149,8 @@ fn check_conv(g: &Conv2dGeometry, groups: usize, [inputs, outputs]: [usize; 2], 
     let packed_input = dense(&input, inputs_all, pitches[0]);
     let expected = both([&packed_input, &weight, &bias], clamp, |[input, weight, bias], clamp| {
         let mut output = vec![0.0; g.output_pixels() * outputs_all];
-        let input = Pixels::dense(&input, g.input_pixels(), inputs_all);
-        let to = &mut PixelsMut::dense(&mut output, g.output_pixels(), outputs_all);
+        let input = Pixels::dense(&input, g.input, inputs_all);
+        let to = &mut PixelsMut::dense(&mut output, g.output, outputs_all);
         reference::conv(g, groups, input, &weight, Some(&bias), clamp, 0, to);
         output
     });
@@ -160,7 +160,7 @@ fn check_conv(g: &Conv2dGeometry, groups: usize, [inputs, outputs]: [usize; 2], 
         for group in 0..groups {
             let first = group * outputs;
             let mut packed = vec![0.0; PackedWeights::len(level, depth, outputs)];
-            let weight = Pixels::new(&weight[first..], depth, outputs, outputs_all);
+            let weight = Pixels::new(&weight[first..], [1, depth], outputs, outputs_all);
             let weights = PackedWeights::pack(level, weight, Some(&bias[first..][..outputs]), &mut packed);
             let rows = g.output[0] / 2;
             let (top, bottom) = output.split_at_mut(rows * g.output[1] * pitches[1]);
@@ -168,9 +168,9 @@ fn check_conv(g: &Conv2dGeometry, groups: usize, [inputs, outputs]: [usize; 2], 
                 if rows == 0 {
                     continue;
                 }
-                let mut part = PixelsMut::new(&mut part[first..], rows * g.output[1], outputs, pitches[1]);
+                let mut part = PixelsMut::new(&mut part[first..], [rows, g.output[1]], outputs, pitches[1]);
                 let group = Group { weights, first_input: group * inputs, inputs };
-                let input = Pixels::new(&input, g.input_pixels(), inputs_all, pitches[0]);
+                let input = Pixels::new(&input, g.input, inputs_all, pitches[0]);
                 conv(g, &group, input, clamp, from, &mut part, &mut scratch);
             }
         }
@@ -257,8 +257,8 @@ fn linear_equals_reference_at_awkward_sizes() {
             let (input, weight, bias) = (values("x", inputs), values("w", inputs * outputs), values("b", outputs));
             let expected = both([&input, &weight, &bias], CLAMPS[1], |[input, weight, bias], clamp| {
                 let mut output = vec![0.0; outputs];
-                let to = &mut PixelsMut::dense(&mut output, 1, outputs);
-                reference::pointwise(Pixels::dense(&input, 1, inputs), &weight, Some(&bias), None, clamp, to);
+                let to = &mut PixelsMut::dense(&mut output, [1, 1], outputs);
+                reference::pointwise(Pixels::dense(&input, [1, 1], inputs), &weight, Some(&bias), None, clamp, to);
                 output
             });
             for level in levels() {
@@ -276,11 +276,11 @@ fn pool_equals_reference_to_the_last_bit() {
         for (at, g) in geometries(kernel).filter(|g| g.dilation == [1, 1]).enumerate() {
             let channels = CHANNELS[at % CHANNELS.len()];
             let input = values("input", g.input_pixels() * channels);
-            let input = Pixels::dense(&input, g.input_pixels(), channels);
+            let input = Pixels::dense(&input, g.input, channels);
             for pooling in [Pooling::Max, Pooling::Average, Pooling::AveragePadded] {
                 let [mut found, mut expected] = [(); 2].map(|()| vec![GAP; g.output_pixels() * channels]);
-                pool(&g, pooling, input, &mut PixelsMut::dense(&mut found, g.output_pixels(), channels));
-                reference::pool(&g, pooling, input, &mut PixelsMut::dense(&mut expected, g.output_pixels(), channels));
+                pool(&g, pooling, input, &mut PixelsMut::dense(&mut found, g.output, channels));
+                reference::pool(&g, pooling, input, &mut PixelsMut::dense(&mut expected, g.output, channels));
                 assert_eq!(found, expected, "{pooling:?} {g:?}");
             }
         }
@@ -291,10 +291,10 @@ fn pool_equals_reference_to_the_last_bit() {
 fn clamp_keeps_nan_on_every_simd_level() {
     for level in levels().into_iter().filter(|&level| level != SimdLevel::Scalar) {
         let mut packed = vec![0.0; PackedWeights::len(level, 1, 16)];
-        let weights = PackedWeights::pack(level, Pixels::dense(&[1.0; 16], 1, 16), None, &mut packed);
+        let weights = PackedWeights::pack(level, Pixels::dense(&[1.0; 16], [1, 1], 16), None, &mut packed);
         let mut output = vec![GAP; 16];
-        let to = &mut PixelsMut::dense(&mut output, 1, 16);
-        pointwise(&weights, Pixels::dense(&[f32::NAN], 1, 1), None, Clamp::relu6(), to);
+        let to = &mut PixelsMut::dense(&mut output, [1, 1], 16);
+        pointwise(&weights, Pixels::dense(&[f32::NAN], [1, 1], 1), None, Clamp::relu6(), to);
         assert!(output.iter().all(|value| value.is_nan()), "{level}");
     }
 }

@@ -72,12 +72,12 @@ impl Call {
                 let (weight, bias) = (values(27 * outputs), values(outputs));
                 let mut packed = vec![0.0; PackedWeights::len(level, 27, outputs)];
                 let mut scratch = vec![0.0; conv_scratch_len(&g, 3)];
-                let _ = PackedWeights::pack(level, Pixels::dense(&weight, 27, outputs), Some(&bias), &mut packed);
+                let _ = PackedWeights::pack(level, Pixels::dense(&weight, [1, 27], outputs), Some(&bias), &mut packed);
                 Box::new(move |input, output| {
                     let weights = PackedWeights::from_packed(level, 27, outputs, &packed);
                     let group = Group { weights, first_input: 0, inputs: 3 };
-                    let input = Pixels::dense(input, size * size, 3);
-                    let mut output = PixelsMut::dense(output, g.output_pixels(), outputs);
+                    let input = Pixels::dense(input, [size, size], 3);
+                    let mut output = PixelsMut::dense(output, g.output, outputs);
                     conv(&g, &group, input, relu6, 0, &mut output, &mut scratch);
                 })
             }
@@ -89,8 +89,8 @@ impl Call {
                 let _ = PackedDepthwise::pack(g.taps(), channels, &weight, Some(&bias), &mut packed);
                 Box::new(move |input, output| {
                     let weights = PackedDepthwise::from_packed(g.taps(), channels, &packed);
-                    let input = Pixels::dense(input, size * size, channels);
-                    let mut output = PixelsMut::dense(output, g.output_pixels(), channels);
+                    let input = Pixels::dense(input, [size, size], channels);
+                    let mut output = PixelsMut::dense(output, g.output, channels);
                     depthwise(level, &g, &weights, input, relu6, 0, &mut output, &mut scratch);
                 })
             }
@@ -100,16 +100,16 @@ impl Call {
                 let added = (after == After::Add).then(|| values(rows * outputs));
                 let clamp = if after == After::Relu6 { relu6 } else { Clamp::none() };
                 let mut packed = vec![0.0; PackedWeights::len(level, inputs, outputs)];
-                let _ = PackedWeights::pack(level, Pixels::dense(&weight, inputs, outputs), Some(&bias), &mut packed);
+                let _ = PackedWeights::pack(level, Pixels::dense(&weight, [1, inputs], outputs), Some(&bias), &mut packed);
                 Box::new(move |input, output| {
                     let weights = PackedWeights::from_packed(level, inputs, outputs, &packed);
-                    let added = added.as_ref().map(|added| Pixels::dense(added, rows, outputs));
-                    let mut output = PixelsMut::dense(output, rows, outputs);
-                    pointwise(&weights, Pixels::dense(input, rows, inputs), added, clamp, &mut output);
+                    let added = added.as_ref().map(|added| Pixels::dense(added, [1, rows], outputs));
+                    let mut output = PixelsMut::dense(output, [1, rows], outputs);
+                    pointwise(&weights, Pixels::dense(input, [1, rows], inputs), added, clamp, &mut output);
                 })
             }
             Self::GlobalAverage { size, channels } => {
-                Box::new(move |input, output| global_average(Pixels::dense(input, size * size, channels), output))
+                Box::new(move |input, output| global_average(Pixels::dense(input, [size, size], channels), output))
             }
             Self::Linear { inputs, outputs } => {
                 let (weight, bias) = (values(inputs * outputs), values(outputs));

@@ -9,7 +9,7 @@ use fearless_simd::prelude::*;
 
 use super::ring::Ring;
 use super::tile::{Panels, Patches, panels_over_rows, with_tile};
-use super::{Clamp, PackedWeights, Pixels, PixelsMut};
+use super::{BLOCK, Clamp, PackedWeights, Pixels, PixelsMut};
 use crate::shape::Conv2dGeometry;
 
 /// Floats of the ring that [`conv`] needs as scratch for `channels` input channels.
@@ -32,7 +32,8 @@ pub struct Group<'a> {
 /// Computes the output rows from `first_row` on that fit into `output`, for one group; see
 /// [`reference::conv`](super::reference::conv) for the formula.
 ///
-/// Shapes: `input [H, W, C]`; `output [rows, OW, N]`, the group's channels alone (start the slice at the first).
+/// Shapes: `input [H, W, C]`; `output [rows, OW, N]`, the group's channels alone (start the slice at the first). The
+/// lanes that the last vector has beyond `N` are written too when the output is blocked.
 ///
 /// # Panics
 ///
@@ -48,14 +49,16 @@ pub fn conv(
     scratch: &mut [f32],
 ) {
     let weights = &group.weights;
-    assert_eq!(input.count, geometry.input_pixels(), "input is not the geometry's map");
+    let [rows, columns] = output.size;
+    assert_eq!(input.size, geometry.input, "input is not the geometry's map");
     assert!(group.first_input + group.inputs <= input.channels, "group beyond the input's channels");
     assert_eq!(weights.inputs(), geometry.taps() * group.inputs, "weights do not fit the kernel");
     assert_eq!(output.channels, weights.outputs(), "output does not fit the weights");
-    assert_eq!(output.count % geometry.output[1], 0, "output is not whole rows");
-    assert!(first_row + output.count / geometry.output[1] <= geometry.output[0], "rows beyond the output map");
+    assert_eq!(columns, geometry.output[1], "output is not whole rows");
+    assert!(first_row + rows <= geometry.output[0], "rows beyond the output map");
+    weights.check_layout(output);
     let scratch = &mut scratch[..conv_scratch_len(geometry, input.channels)];
-    let panels = Panels::of(weights.level(), weights.outputs());
+    let panels = weights.panels();
     with_tile!(weights.level(), panels.lanes(), run(geometry, group, panels, input, clamp, first_row, output, scratch));
 }
 
@@ -74,38 +77,42 @@ fn run<S: Simd, V: SimdFloat<S, Element = f32>, const R1: usize, const R2: usize
 ) {
     let row_len = g.padded_width() * input.channels;
     scratch.fill(0.0);
-    let mut ring = Ring::new(g, first_row);
-    for line in 0..output.count / g.output[1] {
-        let rows = ring.advance(first_row + line, |row, slot| {
+    let mut ring = Ring::default();
+    for line in 0..output.size[0] {
+        let rows = ring.advance(g, first_row + line, |row, slot| {
             copy_row(g, input, row, &mut scratch[slot * row_len..][..row_len]);
         });
-        let at = line * g.output[1] * output.pitch;
-        let mut output = PixelsMut { data: &mut output.data[at..], count: g.output[1], ..*output };
+        let data = &mut output.data[line * output.strides.row..];
+        let mut output = PixelsMut { data, size: [1, g.output[1]], ..*output };
         let apart = g.dilation[1] != 1 || group.inputs != input.channels;
+        let depth = g.kernel[1] * group.inputs;
         let patches = Patches {
             data: &scratch[group.first_input..],
             row_len,
             rows,
             kernel_rows: g.kernel[0],
-            segments: if apart { g.kernel[1] } else { 1 },
-            segment_step: g.dilation[1] * input.channels,
-            depth: if apart { group.inputs } else { g.kernel[1] * group.inputs },
+            depth,
+            run: if apart { group.inputs } else { depth },
+            run_step: g.dilation[1] * input.channels,
             step: g.stride[1] * input.channels,
+            line_step: 0,
         };
         panels_over_rows::<S, V, R1, R2, R3>(simd, panels, group.weights.packed(), patches, None, clamp, &mut output);
     }
 }
 
-/// Copies row `row` of the input into the ring, between the zeros.
+/// Copies row `row` of the input into the ring, channels-last, between the zeros.
 fn copy_row(g: &Conv2dGeometry, input: Pixels<'_, f32>, row: usize, slot: &mut [f32]) {
-    let (width, channels) = (g.input[1], input.channels);
-    let from = &input.data[row * width * input.pitch..];
+    let (width, channels, strides) = (g.input[1], input.channels, input.strides);
+    let from = &input.data[row * strides.row..];
     let to = &mut slot[g.before[1] * channels..][..width * channels];
-    if input.pitch == channels {
+    if strides.pixel == channels && strides.block == BLOCK {
         to.copy_from_slice(&from[..width * channels]);
-    } else {
-        for (to, from) in to.chunks_exact_mut(channels).zip(from.chunks(input.pitch)) {
-            to.copy_from_slice(&from[..channels]);
+        return;
+    }
+    for (pixel, to) in to.chunks_exact_mut(channels).enumerate() {
+        for (block, to) in to.chunks_mut(BLOCK).enumerate() {
+            to.copy_from_slice(&from[pixel * strides.pixel + block * strides.block..][..to.len()]);
         }
     }
 }

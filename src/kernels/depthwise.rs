@@ -3,10 +3,11 @@
 //! One vector holds neighbouring channels of one pixel, so stride never changes a load. Differs from
 //! [`reference::depthwise`](super::reference::depthwise) in three ways:
 //!
-//! 1. A block of 16 channels, a cache line of each pixel, walks down the map. Its rows pass through a *ring* of as
-//!    many rows as the kernel is high, with zeros to their left and right and one row of zeros: borders cost no
-//!    branch, a pixel's place is a constant offset, and maps whose pixels lie a power of two apart, which would fight
-//!    for the same few sets of the first-level cache, do so only once.
+//! 1. A block of 16 channels, a cache line of each pixel, walks down the map. Its rows are kept with zeros to their left
+//!    and right, and there is a row of zeros: borders cost no branch, and a pixel's place is a constant offset. A
+//!    channels-last map is copied into a *ring* of such rows, as many as the kernel is high; then maps whose pixels lie
+//!    a power of two apart, which would fight for the same few sets of the first-level cache, do so only once.
+//!    [`PaddedRows`] are read in place.
 //! 2. Eight neighbouring outputs are summed at once: each pixel is loaded once for every output it is part of, with one
 //!    kernel row's weights in registers and one bounds check for all of them.
 //! 3. Sums start from the bias.
@@ -25,34 +26,37 @@ use fearless_simd::prelude::*;
 use fearless_simd::{Level, f32x4};
 
 use super::ring::{Ring, RingRows};
-use super::{Clamp, Pixels, PixelsMut, SimdLevel};
+use super::{BLOCK, Clamp, Pixels, PixelsMut, SimdLevel, Strides};
 use crate::shape::Conv2dGeometry;
 
-/// Channels of a block: a cache line. What is left over, up to half of one, takes a block of half the size.
-const BLOCK: usize = 16;
+/// What is left over after whole blocks, up to half of one, is computed as half a block.
 const HALF: usize = BLOCK / 2;
 
 /// Weights `[KH, KW, C]` and bias `[C]` of a depthwise convolution without channel multiplier, packed in blocks of
-/// channels: each block's bias, then its taps. The last block ends with the last channel, overlapping the one before.
+/// channels: each block's bias, then its taps.
+///
+/// For channels-last maps the last block ends with the last channel, overlapping the one before.
 #[derive(Clone, Copy, Debug)]
 pub struct PackedDepthwise<'a> {
     taps: usize,
     channels: usize,
+    blocked: bool,
     packed: &'a [f32],
 }
 
 impl<'a> PackedDepthwise<'a> {
-    /// Fewer channels than this do not fill a block; such convolutions are
+    /// Fewer channels than this do not fill half a block; such convolutions of channels-last maps are
     /// [`reference::depthwise`](super::reference::depthwise)'s.
     pub const LEAST_CHANNELS: usize = HALF;
 
     /// Floats that [`PackedDepthwise::pack`] fills.
     #[must_use]
     pub fn len(taps: usize, channels: usize) -> usize {
-        blocks(channels).map(|(_, width)| (taps + 1) * width).sum()
+        // Two blocks for what may be two halves.
+        (taps + 1) * channels.next_multiple_of(if channels < BLOCK { 2 * BLOCK } else { BLOCK })
     }
 
-    /// Packs `weight [taps, C]` and `bias [C]` (zeros if `None`) into `packed`.
+    /// Packs `weight [taps, C]` and `bias [C]` (zeros if `None`) into `packed`, for channels-last maps.
     ///
     /// # Panics
     ///
@@ -60,21 +64,44 @@ impl<'a> PackedDepthwise<'a> {
     #[must_use]
     pub fn pack(taps: usize, channels: usize, weight: &[f32], bias: Option<&[f32]>, packed: &'a mut [f32]) -> Self {
         assert!(channels >= Self::LEAST_CHANNELS, "{channels} channels do not fill a block");
+        Self::pack_for(false, [taps, channels], weight, bias, packed)
+    }
+
+    /// As [`PackedDepthwise::pack`], for maps in whole blocks of channels ([`Strides`]).
+    ///
+    /// # Panics
+    ///
+    /// If a slice is too short.
+    #[must_use]
+    pub fn pack_blocked(
+        taps: usize,
+        channels: usize,
+        weight: &[f32],
+        bias: Option<&[f32]>,
+        packed: &'a mut [f32],
+    ) -> Self {
+        Self::pack_for(true, [taps, channels], weight, bias, packed)
+    }
+
+    fn pack_for(
+        blocked: bool,
+        [taps, channels]: [usize; 2],
+        weight: &[f32],
+        bias: Option<&[f32]>,
+        packed: &'a mut [f32],
+    ) -> Self {
         let packed = &mut packed[..Self::len(taps, channels)];
-        let mut rest = &mut *packed;
-        for (first, width) in blocks(channels) {
-            let (block, tail) = rest.split_at_mut((taps + 1) * width);
-            let (head, rows) = block.split_at_mut(width);
-            match bias {
-                Some(bias) => head.copy_from_slice(&bias[first..][..width]),
-                None => head.fill(0.0),
+        for ((first, _), block) in blocks(channels, blocked).zip(packed.chunks_exact_mut((taps + 1) * BLOCK)) {
+            let width = BLOCK.min(channels - first);
+            for (tap, row) in block.chunks_exact_mut(BLOCK).enumerate() {
+                row[width..].fill(0.0);
+                match tap.checked_sub(1).map(|tap| &weight[tap * channels..]).or(bias) {
+                    Some(from) => row[..width].copy_from_slice(&from[first..][..width]),
+                    None => row[..width].fill(0.0),
+                }
             }
-            for (tap, row) in rows.chunks_exact_mut(width).enumerate() {
-                row.copy_from_slice(&weight[tap * channels + first..][..width]);
-            }
-            rest = tail;
         }
-        Self { taps, channels, packed }
+        Self { taps, channels, blocked, packed }
     }
 
     /// Weights that [`PackedDepthwise::pack`] packed before, for the same sizes.
@@ -85,20 +112,33 @@ impl<'a> PackedDepthwise<'a> {
     #[must_use]
     pub fn from_packed(taps: usize, channels: usize, packed: &'a [f32]) -> Self {
         assert!(channels >= Self::LEAST_CHANNELS, "{channels} channels do not fill a block");
-        Self { taps, channels, packed: &packed[..Self::len(taps, channels)] }
+        Self { taps, channels, blocked: false, packed: &packed[..Self::len(taps, channels)] }
+    }
+
+    /// Weights that [`PackedDepthwise::pack_blocked`] packed before, for the same sizes, or whole blocks of them.
+    ///
+    /// # Panics
+    ///
+    /// If `packed` is shorter than [`PackedDepthwise::len`].
+    #[must_use]
+    pub fn from_packed_blocked(taps: usize, channels: usize, packed: &'a [f32]) -> Self {
+        Self { taps, channels, blocked: true, packed: &packed[..Self::len(taps, channels)] }
     }
 }
 
-/// First channel and width of every block.
-fn blocks(channels: usize) -> impl Iterator<Item = (usize, usize)> {
-    let whole = channels / BLOCK;
-    let last = match channels % BLOCK {
-        0 => None,
-        left if left > HALF && whole > 0 => Some((channels - BLOCK, BLOCK)),
-        _ => channels.checked_sub(HALF).map(|first| (first, HALF)),
-    };
-    let first = (whole == 0 && channels > HALF).then_some((0, HALF));
-    (0..whole).map(|block| (block * BLOCK, BLOCK)).chain(first).chain(last)
+/// First channel and computed channels, a whole block or half of one, of every block.
+fn blocks(channels: usize, blocked: bool) -> impl Iterator<Item = (usize, usize)> {
+    // Channels-last, nine to fifteen channels are two halves.
+    let width = if !blocked && channels < BLOCK { HALF } else { BLOCK };
+    (0..channels.div_ceil(width)).map(move |block| {
+        let first = block * width;
+        match channels - first {
+            left if left <= HALF && blocked => (first, HALF),
+            left if left <= HALF => (channels.saturating_sub(HALF), HALF),
+            left if left < width && !blocked => (channels - width, width),
+            _ => (first, width),
+        }
+    })
 }
 
 /// Floats of the ring that [`depthwise`] needs as scratch.
@@ -107,15 +147,27 @@ pub fn depthwise_scratch_len(geometry: &Conv2dGeometry) -> usize {
     (geometry.ring_rows() + 1).saturating_mul(geometry.padded_width()).saturating_mul(BLOCK)
 }
 
+/// Rows of a map in blocks of channels, with the padding's zeros to their left and right: input row `y` is in place
+/// `y % places`, the place after the last holds zeros.
+#[derive(Clone, Copy, Debug)]
+pub struct PaddedRows<'a> {
+    /// The elements, from the first place's left padding on.
+    pub data: &'a [f32],
+    /// Rows that are kept: those that the outputs read, or the whole map.
+    pub places: usize,
+    /// `row` leads from place to place, `pixel` is [`BLOCK`].
+    pub strides: Strides,
+}
+
 /// Computes the output rows from `first_row` on that fit into `output`; see
 /// [`reference::depthwise`](super::reference::depthwise) for the formula.
 ///
-/// Shapes: `input [H, W, C]`, `output [rows, OW, C]`.
+/// Shapes: `input [H, W, C]`, `output [rows, OW, C]`, both channels-last.
 ///
 /// # Panics
 ///
-/// If channels or taps differ, a slice is shorter than its shape or [`depthwise_scratch_len`] says, `output` is not
-/// whole rows, or this machine cannot run `level`.
+/// If sizes, channels or taps differ, a slice is shorter than its shape or [`depthwise_scratch_len`] says, `output` is
+/// not whole rows, the weights are packed for another layout, or this machine cannot run `level`.
 #[expect(clippy::too_many_arguments, reason = "level and scratch are the machine's, the rest is the convolution")]
 pub fn depthwise(
     level: SimdLevel,
@@ -127,162 +179,178 @@ pub fn depthwise(
     output: &mut PixelsMut<'_, f32>,
     scratch: &mut [f32],
 ) {
-    assert_eq!(input.count, geometry.input_pixels(), "input is not the geometry's map");
-    assert_eq!((input.channels, output.channels), (weights.channels, weights.channels), "channels differ");
-    assert_eq!(weights.taps, geometry.taps(), "taps differ");
-    assert_eq!(output.count % geometry.output[1], 0, "output is not whole rows");
-    assert!(first_row + output.count / geometry.output[1] <= geometry.output[0], "rows beyond the output map");
+    assert_eq!((input.size, input.channels), (geometry.input, weights.channels), "input is not the geometry's map");
+    assert!(input.strides.block == BLOCK && output.strides.block == BLOCK && !weights.blocked, "not channels-last");
     let scratch = &mut scratch[..depthwise_scratch_len(geometry)];
-    let rows = Rows { geometry, input, clamp, first_row };
-    let mut packed = weights.packed;
-    for (first, width) in blocks(weights.channels) {
-        let (block, rest) = packed.split_at((weights.taps + 1) * width);
-        packed = rest;
-        let block = Block { first, packed: block };
-        match (level.token(), width) {
-            #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
-            (Some(Level::Avx512(simd)), BLOCK) => {
-                rows.run::<_, fearless_simd::f32x16<_>, BLOCK>(simd, block, output, scratch);
-            }
-            #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
-            (Some(Level::Avx512(simd)), _) => rows.run::<_, f32x8<_>, HALF>(simd, block, output, scratch),
-            #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
-            (Some(Level::Avx2(simd)), BLOCK) => rows.run::<_, f32x8<_>, BLOCK>(simd, block, output, scratch),
-            #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
-            (Some(Level::Avx2(simd)), _) => rows.run::<_, f32x8<_>, HALF>(simd, block, output, scratch),
-            // SSE4.2 adds nothing these loops use.
-            #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
-            (Some(level @ (Level::Sse2(_) | Level::Sse4_2(_))), width) => {
-                rows.run_narrow(level.as_sse2().expect("SSE4.2 includes SSE2"), width, block, output, scratch);
-            }
-            #[cfg(target_arch = "aarch64")]
-            (Some(Level::Neon(simd)), width) => rows.run_narrow(simd, width, block, output, scratch),
-            #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
-            (Some(Level::WasmSimd128(simd)), width) => rows.run_narrow(simd, width, block, output, scratch),
-            (Some(Level::Fallback(simd)), width) => rows.run_narrow(simd, width, block, output, scratch),
-            _ => unreachable!("this machine cannot run {level}"),
-        }
-    }
+    Blocks { geometry, weights, clamp, first_row }.run(level, Source::Copied(input, scratch), output);
 }
 
-/// A block of channels: the first one, and bias and taps.
-#[derive(Clone, Copy)]
-struct Block<'a> {
-    first: usize,
-    packed: &'a [f32],
+/// As [`depthwise`], over rows that already have their padding, into a map in blocks of channels: `output [rows, OW, C]`.
+///
+/// # Panics
+///
+/// As [`depthwise`]; if a row is not in blocks or lacks its padding.
+pub fn depthwise_in_place(
+    level: SimdLevel,
+    geometry: &Conv2dGeometry,
+    weights: &PackedDepthwise<'_>,
+    input: PaddedRows<'_>,
+    clamp: Clamp<f32>,
+    first_row: usize,
+    output: &mut PixelsMut<'_, f32>,
+) {
+    let Strides { row, pixel, block } = input.strides;
+    assert!(weights.blocked && pixel == BLOCK && output.strides.pixel == BLOCK, "not in blocks");
+    assert!(row.is_multiple_of(BLOCK) && block.is_multiple_of(BLOCK), "pixels are not whole blocks");
+    Blocks { geometry, weights, clamp, first_row }.run(level, Source::InPlace(input), output);
+}
+
+/// Where a block's padded rows come from.
+enum Source<'a> {
+    /// A channels-last map, through a ring.
+    Copied(Pixels<'a, f32>, &'a mut [f32]),
+    InPlace(PaddedRows<'a>),
 }
 
 /// What every block shares.
 #[derive(Clone, Copy)]
-struct Rows<'a> {
+struct Blocks<'a> {
     geometry: &'a Conv2dGeometry,
-    input: Pixels<'a, f32>,
+    weights: &'a PackedDepthwise<'a>,
     clamp: Clamp<f32>,
     first_row: usize,
 }
 
-impl Rows<'_> {
-    /// Vectors of four floats, whatever the block.
-    #[inline(always)]
-    fn run_narrow<S: Simd>(
-        &self,
-        simd: S,
-        width: usize,
-        block: Block<'_>,
-        output: &mut PixelsMut<'_, f32>,
-        scratch: &mut [f32],
-    ) {
-        match width {
-            BLOCK => self.run::<_, f32x4<_>, BLOCK>(simd, block, output, scratch),
-            _ => self.run::<_, f32x4<_>, HALF>(simd, block, output, scratch),
+/// A block of channels: the first one, how many are computed, and bias and taps.
+#[derive(Clone, Copy)]
+struct Block<'a> {
+    first: usize,
+    lanes: usize,
+    packed: &'a [[f32; BLOCK]],
+}
+
+impl Blocks<'_> {
+    fn run(&self, level: SimdLevel, mut source: Source<'_>, output: &mut PixelsMut<'_, f32>) {
+        let (weights, g) = (self.weights, self.geometry);
+        assert_eq!(output.channels, weights.channels, "channels differ");
+        assert_eq!(weights.taps, g.taps(), "taps differ");
+        assert_eq!(output.size[1], g.output[1], "output is not whole rows");
+        assert!(self.first_row + output.size[0] <= g.output[0], "rows beyond the output map");
+        let packed = weights.packed.as_chunks::<BLOCK>().0.chunks_exact(weights.taps + 1);
+        for ((first, lanes), packed) in blocks(weights.channels, weights.blocked).zip(packed) {
+            let (block, source) = (Block { first, lanes, packed }, &mut source);
+            match (level.token(), lanes) {
+                #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
+                (Some(Level::Avx512(simd)), BLOCK) => {
+                    self.block::<_, fearless_simd::f32x16<_>>(simd, block, source, output);
+                }
+                #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
+                (Some(level @ (Level::Avx512(_) | Level::Avx2(_))), _) => {
+                    let simd = level.as_avx2().expect("AVX-512 includes AVX2");
+                    self.block::<_, f32x8<_>>(simd, block, source, output);
+                }
+                // SSE4.2 adds nothing these loops use.
+                #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
+                (Some(level @ (Level::Sse2(_) | Level::Sse4_2(_))), _) => {
+                    let simd = level.as_sse2().expect("SSE4.2 includes SSE2");
+                    self.block::<_, f32x4<_>>(simd, block, source, output);
+                }
+                #[cfg(target_arch = "aarch64")]
+                (Some(Level::Neon(simd)), _) => self.block::<_, f32x4<_>>(simd, block, source, output),
+                #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+                (Some(Level::WasmSimd128(simd)), _) => self.block::<_, f32x4<_>>(simd, block, source, output),
+                (Some(Level::Fallback(simd)), _) => self.block::<_, f32x4<_>>(simd, block, source, output),
+                _ => unreachable!("this machine cannot run {level}"),
+            }
         }
     }
 
-    /// One block of `B` channels.
+    /// One block, row after row.
     #[inline(always)]
-    fn run<S: Simd, V: SimdFloat<S, Element = f32>, const B: usize>(
+    fn block<S: Simd, V: SimdFloat<S, Element = f32>>(
         &self,
         simd: S,
         block: Block<'_>,
+        source: &mut Source<'_>,
         output: &mut PixelsMut<'_, f32>,
-        scratch: &mut [f32],
     ) {
         simd.vectorize(
             #[inline(always)]
             || {
                 let g = self.geometry;
-                let (columns, pitch) = (g.output[1], output.pitch);
                 let width = g.padded_width();
-                let (slots, _) = scratch[..(g.ring_rows() + 1) * width * B].as_chunks_mut::<B>();
-                slots.fill([0.0; B]);
-                let mut ring = Ring::new(g, self.first_row);
-                for line in 0..output.count / columns {
-                    let rows = ring.advance(
-                        self.first_row + line,
-                        #[inline(always)]
-                        |row, slot| self.copy_row(row, block.first, &mut slots[slot * width..][..width]),
-                    );
-                    let output = &mut output.data[line * columns * pitch + block.first..];
-                    let line = Line { ring: &*slots, rows, pitch };
+                let mut ring = Ring::default();
+                if let Source::Copied(_, scratch) = source {
+                    scratch.fill(0.0);
+                }
+                for line in 0..output.size[0] {
+                    let row = self.first_row + line;
+                    let (rows, data, row_len) = match source {
+                        Source::Copied(input, scratch) => {
+                            let (slots, _) = scratch.as_chunks_mut::<BLOCK>();
+                            let rows = ring.advance(
+                                g,
+                                row,
+                                #[inline(always)]
+                                |y, slot| copy_row(g, *input, y, block, &mut slots[slot * width..][..width]),
+                            );
+                            (rows, &*slots, width)
+                        }
+                        Source::InPlace(input) => {
+                            let data = input.data[block.first / BLOCK * input.strides.block..].as_chunks::<BLOCK>().0;
+                            (RingRows::of(g, row, input.places), data, input.strides.row / BLOCK)
+                        }
+                    };
+                    let line = line * output.strides.row + output.strides.channel(block.first);
+                    let line = &mut output.data[line..];
+                    let input = Line { data, row_len, rows, pitch: output.strides.pixel };
                     match (g.kernel, g.stride, g.dilation) {
-                        ([3, 3], [1, 1], [1, 1]) => self.line::<S, V, B, 3, 1>(simd, block.packed, line, output),
-                        ([3, 3], [2, 2], [1, 1]) => self.line::<S, V, B, 3, 2>(simd, block.packed, line, output),
-                        ([5, 5], [1, 1], [1, 1]) => self.line::<S, V, B, 5, 1>(simd, block.packed, line, output),
-                        ([5, 5], [2, 2], [1, 1]) => self.line::<S, V, B, 5, 2>(simd, block.packed, line, output),
-                        _ => self.any_line::<S, V, B>(simd, block.packed, line, output),
+                        ([3, 3], [1, 1], [1, 1]) => self.line::<S, V, 3, 1>(simd, block, input, line),
+                        ([3, 3], [2, 2], [1, 1]) => self.line::<S, V, 3, 2>(simd, block, input, line),
+                        ([5, 5], [1, 1], [1, 1]) => self.line::<S, V, 5, 1>(simd, block, input, line),
+                        ([5, 5], [2, 2], [1, 1]) => self.line::<S, V, 5, 2>(simd, block, input, line),
+                        (_, [_, 1], _) => self.line::<S, V, 0, 1>(simd, block, input, line),
+                        (_, [_, 2], _) => self.line::<S, V, 0, 2>(simd, block, input, line),
+                        _ => self.any_line::<S, V>(simd, block, input, line),
                     }
                 }
             },
         );
     }
 
-    /// Copies a block of channels of row `row` of the input into the ring, between the zeros.
+    /// One output row of kernels `K` high and wide, without dilation; of any kernel and dilation if `K` is 0.
     #[inline(always)]
-    fn copy_row<const B: usize>(&self, row: usize, channel: usize, slot: &mut [[f32; B]]) {
-        let Conv2dGeometry { input: [_, width], before, .. } = *self.geometry;
-        let from = &self.input.data[row * width * self.input.pitch + channel..];
-        for (to, from) in slot[before[1]..][..width].iter_mut().zip(from.chunks(self.input.pitch)) {
-            to.copy_from_slice(&from[..B]);
-        }
-    }
-
-    /// The ring from kernel row `tap` of the line on.
-    #[inline(always)]
-    fn row<'r, const B: usize>(&self, line: Line<'r, B>, tap: usize) -> &'r [[f32; B]] {
-        &line.ring[line.rows.place(tap) * self.geometry.padded_width()..]
-    }
-
-    /// One output row of kernels `K` wide, without dilation.
-    #[inline(always)]
-    fn line<S: Simd, V: SimdFloat<S, Element = f32>, const B: usize, const K: usize, const STRIDE: usize>(
+    fn line<S: Simd, V: SimdFloat<S, Element = f32>, const K: usize, const STRIDE: usize>(
         &self,
         simd: S,
-        packed: &[f32],
-        line: Line<'_, B>,
+        block: Block<'_>,
+        line: Line<'_>,
         output: &mut [f32],
     ) {
         let columns = self.geometry.output[1];
-        let mut rows = [line.ring; K];
+        let mut rows = [line.data; K];
         for (i, row) in rows.iter_mut().enumerate() {
-            *row = self.row(line, i);
+            *row = line.row(i);
         }
         // Rows by a number the compiler does not know: were it to unroll them too, it would run out of registers.
-        let rows = &rows[..self.geometry.kernel[0]];
+        let rows = &rows[..if K == 0 { 0 } else { self.geometry.kernel[0] }];
         let mut x = 0;
         while x < columns {
             // The last tile may repeat columns of the one before.
             let tile = match columns - x {
+                7 | 14 | 21 | 28 => 7,
                 5.. if columns >= 8 => 8,
                 2.. if columns >= 4 => 4,
                 _ => 1,
             };
             x = x.min(columns - tile);
             let output = &mut output[x * line.pitch..];
-            for channel in (0..B).step_by(V::LEN) {
+            for channel in (0..block.lanes).step_by(V::LEN) {
                 match tile {
-                    8 => self.tile::<S, V, B, K, STRIDE, 8>(simd, packed, rows, x, channel, output, line.pitch),
-                    4 => self.tile::<S, V, B, K, STRIDE, 4>(simd, packed, rows, x, channel, output, line.pitch),
-                    _ => self.tile::<S, V, B, K, STRIDE, 1>(simd, packed, rows, x, channel, output, line.pitch),
+                    8 => self.tile::<S, V, K, STRIDE, 8>(simd, block, line, rows, x, channel, output),
+                    7 => self.tile::<S, V, K, STRIDE, 7>(simd, block, line, rows, x, channel, output),
+                    4 => self.tile::<S, V, K, STRIDE, 4>(simd, block, line, rows, x, channel, output),
+                    _ => self.tile::<S, V, K, STRIDE, 1>(simd, block, line, rows, x, channel, output),
                 }
             }
             x += tile;
@@ -295,86 +363,112 @@ impl Rows<'_> {
     fn tile<
         S: Simd,
         V: SimdFloat<S, Element = f32>,
-        const B: usize,
         const K: usize,
         const STRIDE: usize,
         const OUTPUTS: usize,
     >(
         &self,
         simd: S,
-        packed: &[f32],
-        rows: &[&[[f32; B]]],
+        block: Block<'_>,
+        line: Line<'_>,
+        rows: &[&[[f32; BLOCK]]],
         x: usize,
         channel: usize,
         output: &mut [f32],
-        pitch: usize,
     ) {
-        let (packed, _) = packed.as_chunks::<B>();
-        let load = |block: &[f32; B]| V::from_slice(simd, &block[channel..][..V::LEN]);
-        let mut sums = [load(&packed[0]); OUTPUTS];
-        for (row, taps) in rows.iter().zip(packed[1..].as_chunks::<K>().0) {
-            let pixels = &row[x * STRIDE..][..(OUTPUTS - 1) * STRIDE + K];
-            let mut weights = [sums[0]; K];
-            unroll!(j < K, 5, { weights[j] = load(&taps[j]) });
-            unroll!(column < (OUTPUTS - 1) * STRIDE + K, 19, {
-                let pixel = load(&pixels[column]);
-                unroll!(j < K, 5, {
-                    if column >= j && (column - j).is_multiple_of(STRIDE) && (column - j) / STRIDE < OUTPUTS {
-                        let o = (column - j) / STRIDE;
-                        sums[o] = pixel.mul_add(weights[j], sums[o]);
-                    }
+        let load = |pixel: &[f32; BLOCK]| V::from_slice(simd, &pixel[channel..][..V::LEN]);
+        let mut sums = [load(&block.packed[0]); OUTPUTS];
+        if K == 0 {
+            let dilation = self.geometry.dilation[1];
+            for (i, taps) in block.packed[1..].chunks_exact(self.geometry.kernel[1]).enumerate() {
+                let row = &line.row(i)[x * STRIDE..];
+                for (j, weight) in taps.iter().enumerate() {
+                    let pixels = &row[j * dilation..][..(OUTPUTS - 1) * STRIDE + 1];
+                    let weight = load(weight);
+                    unroll!(o < OUTPUTS, 8, { sums[o] = load(&pixels[o * STRIDE]).mul_add(weight, sums[o]) });
+                }
+            }
+        } else {
+            for (row, taps) in rows.iter().zip(block.packed[1..].chunks_exact(K.max(1))) {
+                let pixels = &row[x * STRIDE..][..(OUTPUTS - 1) * STRIDE + K];
+                let mut weights = [sums[0]; K];
+                unroll!(j < K, 5, { weights[j] = load(&taps[j]) });
+                unroll!(column < (OUTPUTS - 1) * STRIDE + K, 19, {
+                    let pixel = load(&pixels[column]);
+                    unroll!(j < K, 5, {
+                        if column >= j && (column - j).is_multiple_of(STRIDE) && (column - j) / STRIDE < OUTPUTS {
+                            let o = (column - j) / STRIDE;
+                            sums[o] = pixel.mul_add(weights[j], sums[o]);
+                        }
+                    });
                 });
-            });
+            }
         }
         let (low, high) = (V::splat(simd, self.clamp.low), V::splat(simd, self.clamp.high));
         unroll!(o < OUTPUTS, 8, {
-            high.min(low.max(sums[o])).store_slice(&mut output[o * pitch + channel..][..V::LEN]);
+            high.min(low.max(sums[o])).store_slice(&mut output[o * line.pitch + channel..][..V::LEN]);
         });
     }
 
-    /// One output row with any kernel, stride and dilation.
+    /// One output row with any kernel, stride and dilation, output by output.
     #[inline(always)]
-    fn any_line<S: Simd, V: SimdFloat<S, Element = f32>, const B: usize>(
+    fn any_line<S: Simd, V: SimdFloat<S, Element = f32>>(
         &self,
         simd: S,
-        packed: &[f32],
-        line: Line<'_, B>,
+        block: Block<'_>,
+        line: Line<'_>,
         output: &mut [f32],
     ) {
         let g = self.geometry;
         let (low, high) = (V::splat(simd, self.clamp.low), V::splat(simd, self.clamp.high));
-        let (packed, _) = packed.as_chunks::<B>();
-        for (tile, output) in output.chunks_mut(4 * line.pitch).enumerate().take(g.output[1].div_ceil(4)) {
-            // The last tile repeats its last column.
-            let most = g.output[1] - 4 * tile - 1;
-            let columns = [0, 1, 2, 3].map(|o: usize| (4 * tile + o.min(most)) * g.stride[1]);
-            for channel in (0..B).step_by(V::LEN) {
-                let mut sums = [V::from_slice(simd, &packed[0][channel..][..V::LEN]); 4];
-                for (i, weight) in packed[1..].chunks_exact(g.kernel[1]).enumerate() {
-                    let row = self.row(line, i);
-                    for (j, weight) in weight.iter().enumerate() {
-                        let weight = V::from_slice(simd, &weight[channel..][..V::LEN]);
-                        for (sum, column) in sums.iter_mut().zip(columns) {
-                            let pixel = &row[column + j * g.dilation[1]];
-                            *sum = V::from_slice(simd, &pixel[channel..][..V::LEN]).mul_add(weight, *sum);
-                        }
+        for x in 0..g.output[1] {
+            for channel in (0..block.lanes).step_by(V::LEN) {
+                let load = |pixel: &[f32; BLOCK]| V::from_slice(simd, &pixel[channel..][..V::LEN]);
+                let mut sum = load(&block.packed[0]);
+                for (i, taps) in block.packed[1..].chunks_exact(g.kernel[1]).enumerate() {
+                    let row = &line.row(i)[x * g.stride[1]..];
+                    for (weight, pixel) in taps.iter().zip(row.iter().step_by(g.dilation[1])) {
+                        sum = load(pixel).mul_add(load(weight), sum);
                     }
                 }
-                for (o, sum) in sums.into_iter().enumerate().take(most + 1) {
-                    high.min(low.max(sum)).store_slice(&mut output[o * line.pitch + channel..][..V::LEN]);
-                }
+                high.min(low.max(sum)).store_slice(&mut output[x * line.pitch + channel..][..V::LEN]);
             }
+        }
+    }
+}
+
+/// Copies a block of channels of row `row` of the input into the ring, between the zeros.
+#[inline(always)]
+fn copy_row(g: &Conv2dGeometry, input: Pixels<'_, f32>, row: usize, block: Block<'_>, slot: &mut [[f32; BLOCK]]) {
+    let from = input.data[row * input.strides.row + block.first..].chunks(input.strides.pixel);
+    let to = slot[g.before[1]..][..g.input[1]].iter_mut();
+    if block.lanes == BLOCK {
+        for (to, from) in to.zip(from) {
+            to.copy_from_slice(&from[..BLOCK]);
+        }
+    } else {
+        for (to, from) in to.zip(from) {
+            to[..HALF].copy_from_slice(&from[..HALF]);
         }
     }
 }
 
 /// Where one output row of a block of channels comes from, and its pitch.
 #[derive(Clone, Copy)]
-struct Line<'a, const B: usize> {
-    /// The rows of the ring, one after the other, then a row of zeros.
-    ring: &'a [[f32; B]],
-    /// Where the kernel rows are in it.
+struct Line<'a> {
+    /// The places of rows, `row_len` pixels apart.
+    data: &'a [[f32; BLOCK]],
+    row_len: usize,
+    /// Where the kernel rows are in them.
     rows: RingRows,
     /// Floats from one output pixel to the next.
     pitch: usize,
+}
+
+impl<'a> Line<'a> {
+    /// From the first pixel of what kernel row `tap` reads.
+    #[inline(always)]
+    fn row(self, tap: usize) -> &'a [[f32; BLOCK]] {
+        &self.data[self.rows.place(tap) * self.row_len..]
+    }
 }

@@ -19,87 +19,131 @@ mod ring;
 mod tile;
 
 pub use conv::{Group, conv, conv_scratch_len};
-pub use depthwise::{PackedDepthwise, depthwise, depthwise_scratch_len};
+pub use depthwise::{PackedDepthwise, PaddedRows, depthwise, depthwise_in_place, depthwise_scratch_len};
 pub use level::{SimdLevel, UnknownLevel};
 pub use linear::linear;
-pub use pointwise::{PackedWeights, pointwise};
+pub use pointwise::{PackedWeights, TILES, pointwise};
 pub use pool::{global_average, global_max, pool};
 
 use crate::Element;
 
-/// A channels-last map to read: `count` pixels of `channels` elements, `pitch` elements apart.
-#[derive(Clone, Copy, Debug)]
-pub struct Pixels<'a, T> {
-    /// The elements; pixel `i` is `data[i * pitch..][..channels]`.
-    pub data: &'a [T],
-    /// Number of pixels.
-    pub count: usize,
-    /// Elements of a pixel that carry data.
-    pub channels: usize,
-    /// Elements from one pixel to the next, at least `channels`.
-    pub pitch: usize,
+/// Channels of a block: 64 bytes of `f32`, one cache line of each pixel.
+pub const BLOCK: usize = 16;
+
+/// Where a map's elements lie: row `y`, column `x`, channel `c` is at
+/// `y * row + x * pixel + c / BLOCK * block + c % BLOCK`.
+///
+/// Channels-last is `block == BLOCK`. The compiled engine keeps pixels of one block side by side (`pixel == BLOCK`), so
+/// that neither a depthwise row nor the input of a register tile leaves one stretch of memory, whatever the channels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Strides {
+    /// Elements from one row to the next.
+    pub row: usize,
+    /// Elements from one pixel of a row to the next.
+    pub pixel: usize,
+    /// Elements from one block of channels to the next.
+    pub block: usize,
 }
 
-impl<'a, T> Pixels<'a, T> {
-    /// # Panics
-    ///
-    /// If the pitch is smaller than the channel count, or the slice shorter than the last pixel's end.
+impl Strides {
+    /// Where a channel is, counted from its pixel.
     #[must_use]
-    pub fn new(data: &'a [T], count: usize, channels: usize, pitch: usize) -> Self {
-        assert!(pitch >= channels, "pitch {pitch} is smaller than {channels} channels");
-        assert!(data.len() >= span(count, channels, pitch), "slice is shorter than {count} pixels");
-        Self { data, count, channels, pitch }
+    pub const fn channel(self, channel: usize) -> usize {
+        channel / BLOCK * self.block + channel % BLOCK
     }
 
-    /// A map without gaps between its pixels.
-    ///
-    /// # Panics
-    ///
-    /// If the slice is shorter than `count * channels`.
-    #[must_use]
-    pub fn dense(data: &'a [T], count: usize, channels: usize) -> Self {
-        Self::new(data, count, channels, channels)
-    }
-}
-
-/// A channels-last map to write: `count` pixels of `channels` elements, `pitch` elements apart.
-#[derive(Debug)]
-pub struct PixelsMut<'a, T> {
-    /// The elements; pixel `i` is `data[i * pitch..][..channels]`.
-    pub data: &'a mut [T],
-    /// Number of pixels.
-    pub count: usize,
-    /// Elements of a pixel that carry data; the gap up to `pitch` is left alone.
-    pub channels: usize,
-    /// Elements from one pixel to the next, at least `channels`.
-    pub pitch: usize,
-}
-
-impl<'a, T> PixelsMut<'a, T> {
-    /// # Panics
-    ///
-    /// As [`Pixels::new`].
-    #[must_use]
-    pub fn new(data: &'a mut [T], count: usize, channels: usize, pitch: usize) -> Self {
-        assert!(pitch >= channels, "pitch {pitch} is smaller than {channels} channels");
-        assert!(data.len() >= span(count, channels, pitch), "slice is shorter than {count} pixels");
-        Self { data, count, channels, pitch }
+    /// Elements from the start of a map to its end.
+    const fn span(self, [rows, columns]: [usize; 2], channels: usize) -> usize {
+        if rows == 0 || columns == 0 || channels == 0 {
+            return 0;
+        }
+        (rows - 1) * self.row + (columns - 1) * self.pixel + self.channel(channels - 1) + 1
     }
 
-    /// A map without gaps between its pixels.
-    ///
-    /// # Panics
-    ///
-    /// If the slice is shorter than `count * channels`.
-    #[must_use]
-    pub fn dense(data: &'a mut [T], count: usize, channels: usize) -> Self {
-        Self::new(data, count, channels, channels)
+    /// The same map's strides as one row, if its rows follow each other without gaps.
+    const fn is_flat(self, columns: usize) -> bool {
+        self.row == columns * self.pixel
     }
 }
 
-/// Elements from the first pixel's start to the last pixel's end.
-fn span(count: usize, channels: usize, pitch: usize) -> usize {
-    if count == 0 { 0 } else { (count - 1) * pitch + channels }
+macro_rules! pixels {
+    ($(#[$attribute:meta])* $name:ident, $reference:ty) => {
+        $(#[$attribute])*
+        pub struct $name<'a, T> {
+            /// The elements.
+            pub data: $reference,
+            /// Rows and columns.
+            pub size: [usize; 2],
+            /// Elements of a pixel that carry data.
+            pub channels: usize,
+            /// Where they lie.
+            pub strides: Strides,
+        }
+
+        impl<'a, T> $name<'a, T> {
+            /// A map with strides of its own.
+            ///
+            /// # Panics
+            ///
+            /// If the slice is shorter than the map.
+            #[must_use]
+            pub fn strided(data: $reference, size: [usize; 2], channels: usize, strides: Strides) -> Self {
+                assert!(data.len() >= strides.span(size, channels), "slice is shorter than {size:?} pixels");
+                Self { data, size, channels, strides }
+            }
+
+            /// Channels-last pixels, `pitch` elements apart.
+            ///
+            /// # Panics
+            ///
+            /// If the pitch is smaller than the channel count, or the slice shorter than the last pixel's end.
+            #[must_use]
+            pub fn new(data: $reference, size: [usize; 2], channels: usize, pitch: usize) -> Self {
+                assert!(pitch >= channels, "pitch {pitch} is smaller than {channels} channels");
+                Self::strided(data, size, channels, Strides { row: size[1] * pitch, pixel: pitch, block: BLOCK })
+            }
+
+            /// Channels-last pixels without gaps between them.
+            ///
+            /// # Panics
+            ///
+            /// If the slice is shorter than the map.
+            #[must_use]
+            pub fn dense(data: $reference, size: [usize; 2], channels: usize) -> Self {
+                Self::new(data, size, channels, channels)
+            }
+
+            /// Number of pixels.
+            #[must_use]
+            pub const fn count(&self) -> usize {
+                self.size[0] * self.size[1]
+            }
+
+            /// Elements from one pixel to the next of a channels-last map without gaps between its rows.
+            ///
+            /// # Panics
+            ///
+            /// If it is not such a map.
+            #[must_use]
+            fn pitch(&self) -> usize {
+                let Strides { pixel, block, .. } = self.strides;
+                assert!(block == BLOCK && (self.size[0] <= 1 || self.strides.is_flat(self.size[1])), "not channels-last");
+                pixel
+            }
+        }
+    };
+}
+
+pixels! {
+    /// A map to read.
+    #[derive(Clone, Copy, Debug)]
+    Pixels, &'a [T]
+}
+
+pixels! {
+    /// A map to write; gaps between its pixels are left alone.
+    #[derive(Debug)]
+    PixelsMut, &'a mut [T]
 }
 
 /// The range every output of a kernel is cut to before it is stored.

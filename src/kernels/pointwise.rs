@@ -9,10 +9,13 @@
 use fearless_simd::prelude::*;
 
 use super::tile::{Panels, Patches, panels_over_rows, with_tile};
-use super::{Clamp, Pixels, PixelsMut, SimdLevel};
+use super::{BLOCK, Clamp, Pixels, PixelsMut, SimdLevel, Strides};
 
 /// Input elements of a block of rows, before it is rounded up to whole tiles: 24 KiB of a first-level cache of 32.
-const BLOCK: usize = 6 * 1024;
+const CACHED: usize = 128 * 1024;
+
+/// Rows of a piece are a multiple of this: whole tiles of 7, 6, 4 and 3 rows.
+pub const TILES: usize = 84;
 
 /// Weights `[inputs, outputs]` and bias packed for one SIMD level.
 #[derive(Clone, Copy, Debug)]
@@ -20,6 +23,7 @@ pub struct PackedWeights<'a> {
     level: SimdLevel,
     inputs: usize,
     outputs: usize,
+    blocked: bool,
     packed: &'a [f32],
 }
 
@@ -27,21 +31,41 @@ impl<'a> PackedWeights<'a> {
     /// Floats that [`PackedWeights::pack`] fills.
     #[must_use]
     pub fn len(level: SimdLevel, inputs: usize, outputs: usize) -> usize {
-        Panels::of(level, outputs).packed_len(inputs)
+        Panels::of(level, outputs, false).packed_len(inputs)
     }
 
     /// Packs `weight`, whose pixels are the inputs and whose channels are the outputs, and `bias [outputs]` into
-    /// `packed`.
+    /// `packed`, for channels-last outputs.
     ///
     /// # Panics
     ///
     /// If `packed` is shorter than [`PackedWeights::len`] or `bias` than the outputs.
     #[must_use]
     pub fn pack(level: SimdLevel, weight: Pixels<'_, f32>, bias: Option<&[f32]>, packed: &'a mut [f32]) -> Self {
-        let (inputs, outputs) = (weight.count, weight.channels);
+        Self::pack_for(level, false, weight, bias, packed)
+    }
+
+    /// As [`PackedWeights::pack`], for outputs in whole blocks of channels ([`Strides`](super::Strides)).
+    ///
+    /// # Panics
+    ///
+    /// As there.
+    #[must_use]
+    pub fn pack_blocked(level: SimdLevel, weight: Pixels<'_, f32>, bias: Option<&[f32]>, packed: &'a mut [f32]) -> Self {
+        Self::pack_for(level, true, weight, bias, packed)
+    }
+
+    fn pack_for(
+        level: SimdLevel,
+        blocked: bool,
+        weight: Pixels<'_, f32>,
+        bias: Option<&[f32]>,
+        packed: &'a mut [f32],
+    ) -> Self {
+        let (inputs, outputs) = (weight.count(), weight.channels);
         let packed = &mut packed[..Self::len(level, inputs, outputs)];
-        Panels::of(level, outputs).pack(weight, bias, packed);
-        Self { level, inputs, outputs, packed }
+        Panels::of(level, outputs, blocked).pack(weight, bias, packed);
+        Self { level, inputs, outputs, blocked, packed }
     }
 
     /// Weights that [`PackedWeights::pack`] packed before, for the same level and sizes.
@@ -51,7 +75,27 @@ impl<'a> PackedWeights<'a> {
     /// If `packed` is shorter than [`PackedWeights::len`].
     #[must_use]
     pub fn from_packed(level: SimdLevel, inputs: usize, outputs: usize, packed: &'a [f32]) -> Self {
-        Self { level, inputs, outputs, packed: &packed[..Self::len(level, inputs, outputs)] }
+        Self { level, inputs, outputs, blocked: false, packed: &packed[..Self::len(level, inputs, outputs)] }
+    }
+
+    /// Weights that [`PackedWeights::pack_blocked`] packed before, for the same level and sizes.
+    ///
+    /// # Panics
+    ///
+    /// If `packed` is shorter than [`PackedWeights::len`].
+    #[must_use]
+    pub fn from_packed_blocked(level: SimdLevel, inputs: usize, outputs: usize, packed: &'a [f32]) -> Self {
+        Self { blocked: true, ..Self::from_packed(level, inputs, outputs, packed) }
+    }
+
+    pub(super) fn panels(&self) -> Panels {
+        Panels::of(self.level, self.outputs, self.blocked)
+    }
+
+    /// Refuses an output in the layout that the weights are not packed for.
+    pub(super) fn check_layout(&self, output: &PixelsMut<'_, f32>) {
+        let whole = output.strides.pixel.is_multiple_of(BLOCK);
+        assert!(if self.blocked { whole } else { output.strides.block == BLOCK }, "weights packed for another layout");
     }
 
     pub(super) fn level(&self) -> SimdLevel {
@@ -73,11 +117,13 @@ impl<'a> PackedWeights<'a> {
 
 /// `output[m, n] = clamp(bias[n] + sum over k of input[m, k] * weight[k, n] + residual[m, n])`
 ///
-/// Shapes: `input [M, K]`, `output [M, N]`, `residual [M, N]`, packed weights of `K` inputs and `N` outputs.
+/// Shapes: `input [M, K]`, `output [M, N]`, `residual [M, N]`, packed weights of `K` inputs and `N` outputs. In a blocked
+/// output the lanes that the last vector has beyond `N` are written too.
 ///
 /// # Panics
 ///
-/// If pixel or channel counts differ, or this machine cannot run the level the weights are packed for.
+/// If sizes or channel counts differ, the weights are packed for another layout of the output, or this machine cannot run
+/// the level they are packed for.
 pub fn pointwise(
     weights: &PackedWeights<'_>,
     input: Pixels<'_, f32>,
@@ -85,12 +131,13 @@ pub fn pointwise(
     clamp: Clamp<f32>,
     output: &mut PixelsMut<'_, f32>,
 ) {
-    assert_eq!((input.count, input.channels), (output.count, weights.inputs), "input does not fit");
+    assert_eq!((input.size, input.channels), (output.size, weights.inputs), "input does not fit");
     assert_eq!(output.channels, weights.outputs, "output does not fit");
     if let Some(residual) = residual {
-        assert_eq!((residual.count, residual.channels), (output.count, output.channels), "residual does not fit");
+        assert_eq!((residual.size, residual.channels), (output.size, output.channels), "residual does not fit");
     }
-    let panels = Panels::of(weights.level, weights.outputs);
+    weights.check_layout(output);
+    let panels = weights.panels();
     with_tile!(weights.level, panels.lanes(), run(panels, weights.packed, input, residual, clamp, output));
 }
 
@@ -104,18 +151,23 @@ fn run<S: Simd, V: SimdFloat<S, Element = f32>, const R1: usize, const R2: usize
     clamp: Clamp<f32>,
     output: &mut PixelsMut<'_, f32>,
 ) {
-    let depth = input.channels;
-    // A multiple of 84 rows is whole tiles of 7, 6, 4 and 3.
-    let block = (BLOCK / depth.max(1)).max(1).next_multiple_of(84).min(input.count.max(1));
+    let [rows, columns] = output.size;
+    let flat = [Some(input.strides), residual.map(|map| map.strides), Some(output.strides)];
+    let flat = flat.into_iter().flatten().all(|strides| strides.is_flat(columns));
+    // Rows without gaps are one long row, cut into pieces; others are taken several at a time.
+    let (all, unit) = if flat { (rows * columns, 1) } else { (rows, columns) };
+    let pixels = (CACHED / input.channels.max(1)).max(1).next_multiple_of(TILES);
+    let most = pixels.div_ceil(unit.max(1)).max(1);
     let mut first = 0;
-    while first < input.count {
-        let rows = block.min(input.count - first);
-        let input = Pixels { data: &input.data[first * input.pitch..], count: rows, ..input };
-        let residual = residual.map(|r| Pixels { data: &r.data[first * r.pitch..], count: rows, ..r });
-        let patches = Patches::pixels(input.data, input.channels, input.pitch);
-        let data = &mut output.data[first * output.pitch..];
-        let mut output = PixelsMut { data, count: rows, channels: output.channels, pitch: output.pitch };
+    while first < all {
+        let count = most.min(all - first);
+        let size = if flat { [1, count] } else { [count, columns] };
+        let start = |strides: Strides| first * if flat { strides.pixel } else { strides.row };
+        let residual = residual.map(|map| Pixels { data: &map.data[start(map.strides)..], size, ..map });
+        let patches = Patches::pixels(Pixels { data: &input.data[start(input.strides)..], size, ..input });
+        let data = &mut output.data[start(output.strides)..];
+        let mut output = PixelsMut { data, size, ..*output };
         panels_over_rows::<S, V, R1, R2, R3>(simd, panels, packed, patches, residual, clamp, &mut output);
-        first += rows;
+        first += count;
     }
 }

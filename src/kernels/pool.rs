@@ -5,7 +5,7 @@
 //! to the last bit.
 
 use super::reference::Pooling;
-use super::{Pixels, PixelsMut};
+use super::{BLOCK, Pixels, PixelsMut, Strides};
 use crate::Element;
 use crate::shape::Conv2dGeometry;
 
@@ -23,15 +23,16 @@ pub fn pool<T: Element>(
 ) {
     let channels = input.channels;
     let [width, columns] = [geometry.input[1], geometry.output[1]];
+    let [from, to] = [input.pitch(), output.pitch()];
     for pixel in 0..geometry.output_pixels() {
-        let output = &mut output.data[pixel * output.pitch..][..channels];
+        let output = &mut output.data[pixel * to..][..channels];
         output.fill(if pooling == Pooling::Max { T::neg_infinity() } else { T::zero() });
         let mut count = 0;
         for i in 0..geometry.kernel[0] {
             let Some(row) = geometry.source(0, pixel / columns, i) else { continue };
             for j in 0..geometry.kernel[1] {
                 let Some(column) = geometry.source(1, pixel % columns, j) else { continue };
-                let input = &input.data[(row * width + column) * input.pitch..][..channels];
+                let input = &input.data[(row * width + column) * from..][..channels];
                 if pooling == Pooling::Max {
                     greater(output, input);
                 } else {
@@ -48,7 +49,7 @@ pub fn pool<T: Element>(
     }
 }
 
-/// `output[c] = mean over all pixels of input[c]`. Shapes: `input [P, C]`, `output [C]`.
+/// `output[c] = mean over all pixels of input[c]`. Shapes: `input [H, W, C]`, `output [C]`.
 ///
 /// # Panics
 ///
@@ -56,10 +57,8 @@ pub fn pool<T: Element>(
 pub fn global_average<T: Element>(input: Pixels<'_, T>, output: &mut [T]) {
     let output = &mut output[..input.channels];
     output.fill(T::zero());
-    for pixel in 0..input.count {
-        add(output, &input.data[pixel * input.pitch..]);
-    }
-    divide(output, input.count);
+    for_each_pixel(input, output, add);
+    divide(output, input.count());
 }
 
 /// `output[c] = greatest over all pixels of input[c]`, a NaN winning. Shapes as [`global_average`]'s.
@@ -70,8 +69,19 @@ pub fn global_average<T: Element>(input: Pixels<'_, T>, output: &mut [T]) {
 pub fn global_max<T: Element>(input: Pixels<'_, T>, output: &mut [T]) {
     let output = &mut output[..input.channels];
     output.fill(T::neg_infinity());
-    for pixel in 0..input.count {
-        greater(output, &input.data[pixel * input.pitch..]);
+    for_each_pixel(input, output, greater);
+}
+
+/// Gives every pixel's channels to `combine`, with the outputs: the longest runs that are neighbours at once.
+fn for_each_pixel<T: Element>(input: Pixels<'_, T>, output: &mut [T], combine: impl Fn(&mut [T], &[T])) {
+    let Strides { row, pixel, block } = input.strides;
+    let run = if block == BLOCK { input.channels.max(1) } else { BLOCK };
+    for (index, output) in output.chunks_mut(run).enumerate() {
+        for y in 0..input.size[0] {
+            for x in 0..input.size[1] {
+                combine(output, &input.data[y * row + x * pixel + index * block..]);
+            }
+        }
     }
 }
 

@@ -23,19 +23,19 @@ pub fn pointwise<T: Element>(
     clamp: Clamp<T>,
     output: &mut PixelsMut<'_, T>,
 ) {
-    assert_eq!(input.count, output.count, "pixel counts differ");
+    assert_eq!(input.count(), output.count(), "pixel counts differ");
     let columns = output.channels;
-    for m in 0..input.count {
-        let x = &input.data[m * input.pitch..][..input.channels];
+    for m in 0..input.count() {
+        let x = &input.data[m * input.pitch()..][..input.channels];
         for n in 0..columns {
             let mut sum = bias.map_or(T::zero(), |bias| bias[n]);
             for (k, &x) in x.iter().enumerate() {
                 sum += x * weight[k * columns + n];
             }
             if let Some(residual) = residual {
-                sum += residual.data[m * residual.pitch + n];
+                sum += residual.data[m * residual.pitch() + n];
             }
-            output.data[m * output.pitch + n] = clamp.apply(sum);
+            output.data[m * output.pitch() + n] = clamp.apply(sum);
         }
     }
 }
@@ -62,11 +62,11 @@ pub fn depthwise<T: Element>(
     let [_, width] = geometry.input;
     let [_, columns] = geometry.output;
     let [kernel_h, kernel_w] = geometry.kernel;
-    assert_eq!(output.count % columns, 0, "output is not whole rows");
+    assert_eq!(output.count() % columns, 0, "output is not whole rows");
     let channels = output.channels;
     let multiplier = channels / input.channels;
     assert_eq!(multiplier * input.channels, channels, "output channels are no multiple of the input's");
-    for pixel in 0..output.count {
+    for pixel in 0..output.count() {
         let (y, x) = (first_row + pixel / columns, pixel % columns);
         for c in 0..channels {
             let mut sum = bias.map_or(T::zero(), |bias| bias[c]);
@@ -74,11 +74,11 @@ pub fn depthwise<T: Element>(
                 let Some(row) = geometry.source(0, y, i) else { continue };
                 for j in 0..kernel_w {
                     let Some(column) = geometry.source(1, x, j) else { continue };
-                    let value = input.data[(row * width + column) * input.pitch + c / multiplier];
+                    let value = input.data[(row * width + column) * input.pitch() + c / multiplier];
                     sum += value * weight[(i * kernel_w + j) * channels + c];
                 }
             }
-            output.data[pixel * output.pitch + c] = clamp.apply(sum);
+            output.data[pixel * output.pitch() + c] = clamp.apply(sum);
         }
     }
 }
@@ -106,10 +106,10 @@ pub fn conv<T: Element>(
     let [_, width] = geometry.input;
     let [_, columns] = geometry.output;
     let [kernel_h, kernel_w] = geometry.kernel;
-    assert_eq!(output.count % columns, 0, "output is not whole rows");
+    assert_eq!(output.count() % columns, 0, "output is not whole rows");
     let channels = output.channels;
     let (group_in, group_out) = (input.channels / groups, channels / groups);
-    for pixel in 0..output.count {
+    for pixel in 0..output.count() {
         let (y, x) = (first_row + pixel / columns, pixel % columns);
         for n in 0..channels {
             let first = n / group_out * group_in;
@@ -118,13 +118,13 @@ pub fn conv<T: Element>(
                 let Some(row) = geometry.source(0, y, i) else { continue };
                 for j in 0..kernel_w {
                     let Some(column) = geometry.source(1, x, j) else { continue };
-                    let taps = &input.data[(row * width + column) * input.pitch + first..][..group_in];
+                    let taps = &input.data[(row * width + column) * input.pitch() + first..][..group_in];
                     for (k, &value) in taps.iter().enumerate() {
                         sum += value * weight[((i * kernel_w + j) * group_in + k) * channels + n];
                     }
                 }
             }
-            output.data[pixel * output.pitch + n] = clamp.apply(sum);
+            output.data[pixel * output.pitch() + n] = clamp.apply(sum);
         }
     }
 }
@@ -162,13 +162,13 @@ pub fn pool<T: Element>(
                 let Some(row) = geometry.source(0, y, i) else { continue };
                 for j in 0..geometry.kernel[1] {
                     let Some(column) = geometry.source(1, x, j) else { continue };
-                    let value = input.data[(row * width + column) * input.pitch + c];
+                    let value = input.data[(row * width + column) * input.pitch() + c];
                     sum += value;
                     greatest = if value > greatest || value.is_nan() { value } else { greatest };
                     count += 1;
                 }
             }
-            output.data[pixel * output.pitch + c] = match pooling {
+            output.data[pixel * output.pitch() + c] = match pooling {
                 Pooling::Max => greatest,
                 Pooling::Average => sum / T::from_f64(f64::from(count.max(1))),
                 Pooling::AveragePadded => sum / T::from_f64(geometry.taps() as f64),
@@ -184,8 +184,8 @@ pub fn pool<T: Element>(
 /// If `output` is shorter than the channel count.
 pub fn global_average<T: Element>(input: Pixels<'_, T>, output: &mut [T]) {
     for (c, output) in output[..input.channels].iter_mut().enumerate() {
-        let sum: T = (0..input.count).map(|pixel| input.data[pixel * input.pitch + c]).sum();
-        *output = sum / T::from_f64(input.count as f64);
+        let sum: T = (0..input.count()).map(|pixel| input.data[pixel * input.pitch() + c]).sum();
+        *output = sum / T::from_f64(input.count() as f64);
     }
 }
 

@@ -1,43 +1,33 @@
-//! The ring of input rows that a spatial convolution slides over: as many rows as the kernel is high, then one of zeros.
+//! Which rows of a map the kernel of a spatial convolution reads, and where they are kept.
 //!
-//! Rows of the padded map are counted from the padding's top edge. Each is copied once, into the place of the row that
-//! no later output reads; a row in the padding is not copied at all, its taps read the row of zeros.
+//! Rows are kept in *places*: input row `y` in place `y % slots`, then one place of zeros that stands for every row of
+//! the padding. A ring of as many places as the kernel is high is enough for one output row; a whole map is the ring
+//! that never overwrites a row.
 
 use crate::shape::Conv2dGeometry;
 
-/// Which rows are in the ring.
-pub(super) struct Ring<'a> {
-    geometry: &'a Conv2dGeometry,
-    /// The first row that is not in the ring yet, and its place.
-    copied: usize,
+/// Fills a ring as the kernel slides down.
+#[derive(Default)]
+pub(super) struct Ring {
+    /// The first input row that was not copied yet.
     next: usize,
 }
 
-impl<'a> Ring<'a> {
-    /// An empty ring, for output rows from `first_row` on.
-    pub(super) fn new(geometry: &'a Conv2dGeometry, first_row: usize) -> Self {
-        Self { geometry, copied: first_row * geometry.stride[0], next: 0 }
-    }
-
-    /// Moves on to output row `row`. Calls `copy(input_row, slot)` for every row of the map that it newly reads.
+impl Ring {
+    /// Moves on to output row `row`. Calls `copy(input_row, place)` for every row of the map that it newly reads.
     #[inline(always)]
-    pub(super) fn advance(&mut self, row: usize, mut copy: impl FnMut(usize, usize)) -> RingRows {
-        let g = self.geometry;
-        let (slots, top) = (g.ring_rows(), row * g.stride[0]);
-        while self.copied < top + slots {
-            let input_row = self.copied.wrapping_sub(g.before[0]);
-            if self.copied >= top && input_row < g.input[0] {
-                copy(input_row, self.next);
-            }
-            self.copied += 1;
-            self.next = if self.next + 1 < slots { self.next + 1 } else { 0 };
+    pub(super) fn advance(&mut self, g: &Conv2dGeometry, row: usize, mut copy: impl FnMut(usize, usize)) -> RingRows {
+        let slots = g.ring_rows();
+        let rows = g.input_rows(row..row + 1);
+        for y in self.next.max(rows.start)..rows.end {
+            copy(y, y % slots);
         }
-        let top = top.wrapping_sub(g.before[0]);
-        RingRows { slots, slot: self.next, dilation: g.dilation[0], top, height: g.input[0] }
+        self.next = self.next.max(rows.end);
+        RingRows::of(g, row, slots)
     }
 }
 
-/// Where the kernel rows of one output row are in the ring.
+/// Where the kernel rows of one output row are kept.
 #[derive(Clone, Copy)]
 pub(super) struct RingRows {
     slots: usize,
@@ -53,12 +43,30 @@ impl RingRows {
     /// One kernel row, which reads place 0.
     pub(super) const ONE: Self = Self { slots: 1, slot: 0, dilation: 1, top: 0, height: 1 };
 
-    /// The place that kernel row `tap` reads: the row of zeros, after all others, if it is in the padding.
+    /// Those of output row `row`, kept in `slots` places.
+    #[inline(always)]
+    pub(super) fn of(g: &Conv2dGeometry, row: usize, slots: usize) -> Self {
+        let (padded, before) = (row * g.stride[0], g.before[0]);
+        let slot = match padded.checked_sub(before) {
+            Some(top) if top < slots => top,
+            Some(top) => top % slots,
+            None => (slots - (before - padded) % slots) % slots,
+        };
+        Self { slots, slot, dilation: g.dilation[0], top: padded.wrapping_sub(before), height: g.input[0] }
+    }
+
+    /// The place that kernel row `tap` reads: the one of zeros, after all others, if it is in the padding.
     #[inline(always)]
     pub(super) fn place(&self, tap: usize) -> usize {
         let offset = tap * self.dilation;
-        let slot = self.slot + offset;
-        let slot = if slot < self.slots { slot } else { slot - self.slots };
-        if self.top.wrapping_add(offset) < self.height { slot } else { self.slots }
+        if self.top.wrapping_add(offset) >= self.height {
+            return self.slots;
+        }
+        // A subtraction is enough for a ring; a map lower than the kernel needs the division.
+        match self.slot + offset {
+            slot if slot < self.slots => slot,
+            slot if slot < 2 * self.slots => slot - self.slots,
+            slot => slot % self.slots,
+        }
     }
 }

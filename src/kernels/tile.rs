@@ -15,7 +15,7 @@
 use fearless_simd::prelude::*;
 
 use super::ring::RingRows;
-use super::{Clamp, Pixels, PixelsMut, SimdLevel};
+use super::{BLOCK, Clamp, Pixels, PixelsMut, SimdLevel, Strides};
 
 /// Calls `$run::<S, V, R1, R2, R3>(simd, ..)` with the level's token `S`, its vector `V` of `$lanes` floats, and the
 /// rows of a tile of 1, 2 and 3 vectors.
@@ -35,8 +35,11 @@ macro_rules! with_tile {
                 $run::<_, fearless_simd::f32x16<_>, 7, 7, 7>(simd, $($argument),*)
             }
             #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
-            (Some(level @ (fearless_simd::Level::Avx512(_) | fearless_simd::Level::Avx2(_))), _) => {
-                let simd = level.as_avx2().expect("AVX-512 includes AVX2");
+            (Some(fearless_simd::Level::Avx512(simd)), _) => {
+                $run::<_, fearless_simd::f32x8<_>, 8, 8, 8>(simd, $($argument),*)
+            }
+            #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
+            (Some(fearless_simd::Level::Avx2(simd)), _) => {
                 $run::<_, fearless_simd::f32x8<_>, 8, 6, 3>(simd, $($argument),*)
             }
             // SSE4.2 adds nothing these loops use.
@@ -64,8 +67,9 @@ pub(super) use with_tile;
 
 /// How a level cuts output channels into panels of vectors.
 ///
-/// When the lanes do not divide the channels, the last vector ends with the last channel and repeats some of the one
-/// before; only fewer channels than lanes leave lanes empty.
+/// When the lanes do not divide the channels, the last vector of a channels-last map ends with the last channel and
+/// repeats some of the one before; only fewer channels than lanes leave lanes empty. A map of whole blocks has room for
+/// the last vector's lanes, and no vector would fit across two blocks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Panels {
     /// Floats of a vector.
@@ -74,20 +78,22 @@ pub(super) struct Panels {
     vectors: usize,
     /// Output channels.
     outputs: usize,
+    /// Whether outputs go to whole blocks.
+    blocked: bool,
 }
 
 impl Panels {
-    pub(super) fn of(level: SimdLevel, outputs: usize) -> Self {
+    pub(super) fn of(level: SimdLevel, outputs: usize, blocked: bool) -> Self {
         let (lanes, vectors) = match level {
             // The last 512-bit vector would be half repeats or more: 8, 24, 40, 56 or 72 channels. 256-bit ones reach
             // nine tenths of its speed, so they win from one lane in ten on.
-            SimdLevel::Avx512 if (1..=8).contains(&(outputs % 16)) && outputs < 80 => (8, 2),
+            SimdLevel::Avx512 if (1..=8).contains(&(outputs % 16)) && outputs < 80 => (8, 3),
             SimdLevel::Avx512 => (16, 3),
             SimdLevel::Avx2 => (8, 2),
             SimdLevel::Neon => (4, 3),
             _ => (4, 2),
         };
-        Self { lanes, vectors, outputs }
+        Self { lanes, vectors, outputs, blocked }
     }
 
     pub(super) fn lanes(self) -> usize {
@@ -106,7 +112,8 @@ impl Panels {
 
     /// The first channel of a vector.
     fn channel(self, vector: usize) -> usize {
-        (vector * self.lanes).min(self.outputs.saturating_sub(self.lanes))
+        let most = if self.blocked { usize::MAX } else { self.outputs.saturating_sub(self.lanes) };
+        (vector * self.lanes).min(most)
     }
 
     fn total(self) -> usize {
@@ -121,17 +128,17 @@ impl Panels {
     /// Packs `weight [inputs, outputs]` and `bias [outputs]` (zeros if `None`).
     pub(super) fn pack(self, weight: Pixels<'_, f32>, bias: Option<&[f32]>, packed: &mut [f32]) {
         let (mut vector, mut rest) = (0, packed);
-        let columns = self.lanes.min(self.outputs);
         while vector < self.total() {
             let vectors = self.next(self.total() - vector);
-            let (panel, tail) = rest.split_at_mut((weight.count + 1) * vectors * self.lanes);
+            let (panel, tail) = rest.split_at_mut((weight.count() + 1) * vectors * self.lanes);
             let mut rows = panel.chunks_exact_mut(self.lanes);
-            for k in 0..=weight.count {
+            for k in 0..=weight.count() {
                 for (v, row) in rows.by_ref().take(vectors).enumerate() {
                     let channel = self.channel(vector + v);
+                    let columns = self.lanes.min(self.outputs - channel);
                     row[columns..].fill(0.0);
                     let from = match k.checked_sub(1) {
-                        Some(k) => Some(&weight.data[k * weight.pitch..]),
+                        Some(k) => Some(&weight.data[k * weight.pitch()..]),
                         None => bias,
                     };
                     match from {
@@ -145,8 +152,8 @@ impl Panels {
     }
 }
 
-/// What the outputs of one row read: neighbouring outputs `step` apart, each `kernel_rows` times `segments` runs of
-/// `depth` neighbours. A pixel of a pointwise convolution is the smallest patch: one run.
+/// What the outputs of a map read: neighbouring outputs `step` apart, each `kernel_rows` times `depth` inputs, of which
+/// `run` at a time are neighbours. A pixel of a channels-last map is the smallest patch: one run.
 #[derive(Clone, Copy)]
 pub(super) struct Patches<'a> {
     /// The ring's rows, `row_len` apart.
@@ -154,29 +161,35 @@ pub(super) struct Patches<'a> {
     pub(super) row_len: usize,
     pub(super) rows: RingRows,
     pub(super) kernel_rows: usize,
-    pub(super) segments: usize,
-    pub(super) segment_step: usize,
     pub(super) depth: usize,
+    pub(super) run: usize,
+    /// From one run to the next.
+    pub(super) run_step: usize,
+    /// From one output to the next.
     pub(super) step: usize,
+    /// From one row of outputs to the next.
+    pub(super) line_step: usize,
 }
 
 impl<'a> Patches<'a> {
-    /// Pixels of `channels`, `pitch` apart.
-    pub(super) fn pixels(data: &'a [f32], channels: usize, pitch: usize) -> Self {
+    /// Every pixel of a map.
+    pub(super) fn pixels(map: Pixels<'a, f32>) -> Self {
+        let Strides { row, pixel, block } = map.strides;
         Self {
-            data,
+            data: map.data,
             row_len: 0,
             rows: RingRows::ONE,
             kernel_rows: 1,
-            segments: 1,
-            segment_step: 0,
-            depth: channels,
-            step: pitch,
+            depth: map.channels,
+            run: if block == BLOCK { map.channels } else { BLOCK },
+            run_step: block,
+            step: pixel,
+            line_step: row,
         }
     }
 }
 
-/// All panels, one after the other, over the outputs of one row.
+/// All panels, one after the other, over the rows of a map.
 pub(super) fn panels_over_rows<
     S: Simd,
     V: SimdFloat<S, Element = f32>,
@@ -192,19 +205,26 @@ pub(super) fn panels_over_rows<
     clamp: Clamp<f32>,
     output: &mut PixelsMut<'_, f32>,
 ) {
-    let inputs = patches.kernel_rows * patches.segments * patches.depth;
+    let inputs = patches.kernel_rows * patches.depth;
     let (mut vector, mut rest) = (0, packed);
     while vector < panels.total() {
         let vectors = panels.next(panels.total() - vector);
         let (weights, tail) = rest.split_at((inputs + 1) * vectors * V::LEN);
-        let first = panels.channel(vector);
-        let panel = Panel { weights, patches, clamp, last: panels.channel(vector + vectors - 1) - first };
-        let mut output = PixelsMut { data: &mut output.data[first..], channels: panels.outputs - first, ..*output };
-        let residual = residual.map(|r| Pixels { data: &r.data[first..], ..r });
+        let part = panels.outputs.min(V::LEN);
+        let part = (part < V::LEN && !panels.blocked).then_some(part);
+        let at = |strides: Strides| [0, 1, 2].map(|v| strides.channel(panels.channel(vector + v.min(vectors - 1))));
+        let panel = Panel {
+            weights,
+            patches,
+            clamp,
+            output: at(output.strides),
+            residual: residual.map(|map| (map, at(map.strides))),
+            part,
+        };
         match vectors {
-            1 => panel.over_rows::<S, V, R1, 1>(simd, residual, &mut output),
-            2 => panel.over_rows::<S, V, R2, 2>(simd, residual, &mut output),
-            _ => panel.over_rows::<S, V, R3, 3>(simd, residual, &mut output),
+            1 => panel.over_rows::<S, V, R1, 1>(simd, output),
+            2 => panel.over_rows::<S, V, R2, 2>(simd, output),
+            _ => panel.over_rows::<S, V, R3, 3>(simd, output),
         }
         (vector, rest) = (vector + vectors, tail);
     }
@@ -217,8 +237,19 @@ struct Panel<'a> {
     weights: &'a [f32],
     patches: Patches<'a>,
     clamp: Clamp<f32>,
-    /// Channel of the last vector, counted from the first.
-    last: usize,
+    /// Where each vector is in an output pixel.
+    output: [usize; 3],
+    /// The map to add, and where each vector is in a pixel of it.
+    residual: Option<(Pixels<'a, f32>, [usize; 3])>,
+    /// Channels of a pixel that is less than a vector.
+    part: Option<usize>,
+}
+
+/// Where a tile is: its row of outputs, and the first of them.
+#[derive(Clone, Copy)]
+struct At {
+    line: usize,
+    first: usize,
 }
 
 impl Panel<'_> {
@@ -227,32 +258,35 @@ impl Panel<'_> {
     fn over_rows<S: Simd, V: SimdFloat<S, Element = f32>, const MOST: usize, const VECTORS: usize>(
         &self,
         simd: S,
-        residual: Option<Pixels<'_, f32>>,
         output: &mut PixelsMut<'_, f32>,
     ) {
         simd.vectorize(
             #[inline(always)]
             || {
-                let mut first = 0;
-                while first < output.count {
-                    let left = output.count - first;
-                    // Two fours rather than a whole tile and a small rest, which has too few sums in flight.
-                    let wanted = if left > MOST && left < 2 * MOST { left.div_ceil(2) } else { left.min(MOST) };
-                    let rows = match wanted {
-                        1 | 2 => wanted,
-                        3 | 4 if MOST > 4 && output.count >= 4 => 4,
-                        _ if output.count >= MOST => MOST,
-                        4.. => 4,
-                        _ => 2,
-                    };
-                    first = first.min(output.count - rows);
-                    match rows {
-                        1 => self.tile::<S, V, 1, VECTORS>(simd, first, residual, output),
-                        2 => self.tile::<S, V, 2, VECTORS>(simd, first, residual, output),
-                        4 if MOST > 4 => self.tile::<S, V, 4, VECTORS>(simd, first, residual, output),
-                        _ => self.tile::<S, V, MOST, VECTORS>(simd, first, residual, output),
+                let [lines, count] = output.size;
+                for line in 0..lines {
+                    let mut first = 0;
+                    while first < count {
+                        let left = count - first;
+                        // Two fours rather than a whole tile and a small rest, which has too few sums in flight.
+                        let wanted = if left > MOST && left < 2 * MOST { left.div_ceil(2) } else { left.min(MOST) };
+                        let rows = match wanted {
+                            1 | 2 => wanted,
+                            3 | 4 if MOST > 4 && count >= 4 => 4,
+                            _ if count >= MOST => MOST,
+                            4.. => 4,
+                            _ => 2,
+                        };
+                        first = first.min(count - rows);
+                        let at = At { line, first };
+                        match rows {
+                            1 => self.tile::<S, V, 1, VECTORS>(simd, at, output),
+                            2 => self.tile::<S, V, 2, VECTORS>(simd, at, output),
+                            4 if MOST > 4 => self.tile::<S, V, 4, VECTORS>(simd, at, output),
+                            _ => self.tile::<S, V, MOST, VECTORS>(simd, at, output),
+                        }
+                        first += rows;
                     }
-                    first += rows;
                 }
             },
         );
@@ -263,8 +297,7 @@ impl Panel<'_> {
     fn tile<S: Simd, V: SimdFloat<S, Element = f32>, const ROWS: usize, const VECTORS: usize>(
         &self,
         simd: S,
-        first: usize,
-        residual: Option<Pixels<'_, f32>>,
+        at: At,
         output: &mut PixelsMut<'_, f32>,
     ) {
         let (width, patches) = (VECTORS * V::LEN, self.patches);
@@ -275,13 +308,15 @@ impl Panel<'_> {
             unroll!(r < ROWS, 8, { sums[r][v] = bias });
         });
         for i in 0..patches.kernel_rows {
-            let mut at = patches.rows.place(i) * patches.row_len + first * patches.step;
-            for _ in 0..patches.segments {
-                let (segment, rest) = weights.split_at(patches.depth * width);
+            let mut from = patches.rows.place(i) * patches.row_len + at.line * patches.line_step + at.first * patches.step;
+            let mut left = patches.depth;
+            while left > 0 {
+                let depth = left.min(patches.run);
+                let (segment, rest) = weights.split_at(depth * width);
                 let mut rows: [&[f32]; ROWS] = [&[]; ROWS];
-                unroll!(r < ROWS, 8, { rows[r] = &patches.data[at + r * patches.step..][..patches.depth] });
-                (weights, at) = (rest, at + patches.segment_step);
-                for (k, weights) in (0..patches.depth).zip(segment.chunks_exact(width)) {
+                unroll!(r < ROWS, 8, { rows[r] = &patches.data[from + r * patches.step..][..depth] });
+                (weights, from, left) = (rest, from + patches.run_step, left - depth);
+                for (k, weights) in (0..depth).zip(segment.chunks_exact(width)) {
                     unroll!(r < ROWS, 8, {
                         let input = V::splat(simd, rows[r][k]);
                         unroll!(v < VECTORS, 3, {
@@ -292,32 +327,30 @@ impl Panel<'_> {
                 }
             }
         }
-        if output.channels < V::LEN {
+        let start = |strides: Strides, r: usize| at.line * strides.row + (at.first + r) * strides.pixel;
+        if let Some(part) = self.part {
             unroll!(r < ROWS, 8, {
-                let residual = residual.map(|residual| &residual.data[(first + r) * residual.pitch..]);
-                let output = &mut output.data[(first + r) * output.pitch..][..output.channels];
+                let residual = self.residual.map(|(map, _)| &map.data[start(map.strides, r)..]);
+                let output = &mut output.data[start(output.strides, r)..][..part];
                 // A copy: were the sums themselves lent, they would live in memory.
                 let sum = sums[r][0];
                 store_part(sum.as_slice(), residual, self.clamp, output);
             });
             return;
         }
-        let last = self.last;
-        if let Some(residual) = residual {
+        if let Some((map, vectors)) = self.residual {
             unroll!(r < ROWS, 8, {
-                let residual = &residual.data[(first + r) * residual.pitch..][..last + V::LEN];
+                let residual = &map.data[start(map.strides, r)..];
                 unroll!(v < VECTORS, 3, {
-                    let at = if v + 1 == VECTORS { last } else { v * V::LEN };
-                    sums[r][v] += V::from_slice(simd, &residual[at..][..V::LEN]);
+                    sums[r][v] += V::from_slice(simd, &residual[vectors[v]..][..V::LEN]);
                 });
             });
         }
         let (low, high) = (V::splat(simd, self.clamp.low), V::splat(simd, self.clamp.high));
         unroll!(r < ROWS, 8, {
-            let output = &mut output.data[(first + r) * output.pitch..][..last + V::LEN];
+            let output = &mut output.data[start(output.strides, r)..];
             unroll!(v < VECTORS, 3, {
-                let at = if v + 1 == VECTORS { last } else { v * V::LEN };
-                high.min(low.max(sums[r][v])).store_slice(&mut output[at..][..V::LEN]);
+                high.min(low.max(sums[r][v])).store_slice(&mut output[self.output[v]..][..V::LEN]);
             });
         });
     }

@@ -1,6 +1,7 @@
 //! Functions of single elements, and softmax.
 
 use super::Layer;
+use crate::engine::{Graph, Value};
 use crate::kernels::Clamp;
 use crate::{Element, Result, Runtime, Shape, Tensor, ops};
 
@@ -41,7 +42,7 @@ impl Activation {
 
 /// A layer without parameters whose output has its input's shape.
 macro_rules! elementwise {
-    ($($(#[$attribute:meta])* $name:ident = $function:path;)*) => {$(
+    ($($(#[$attribute:meta])* $name:ident = $function:path, $operator:ident($($range:expr)?);)*) => {$(
         $(#[$attribute])*
         #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
         pub struct $name;
@@ -58,6 +59,10 @@ macro_rules! elementwise {
             fn forward_with(&self, input: &Tensor<T>, _: &Runtime) -> Result<Tensor<T>> {
                 Ok($function(input.clone()))
             }
+
+            fn lower<'a>(&'a self, graph: &mut Graph<'a>, name: &str, input: Value) -> Result<Value> {
+                Ok(graph.$operator(name, input $(, $range)?))
+            }
         }
     )*};
 }
@@ -65,10 +70,10 @@ macro_rules! elementwise {
 elementwise! {
     /// `max(x, 0)`.
     #[doc(alias = "ReLU")]
-    Relu = ops::relu;
+    Relu = ops::relu, clamp(Clamp::relu());
     /// `min(max(x, 0), 6)`.
     #[doc(alias = "ReLU6")]
-    Relu6 = ops::relu6;
+    Relu6 = ops::relu6, clamp(Clamp::relu6());
     /// Softmax over the channels of each pixel: logits to probabilities.
     ///
     /// ```
@@ -78,5 +83,5 @@ elementwise! {
     /// assert!((probabilities.as_slice()[1] - 0.75).abs() < 1e-12);
     /// # Ok::<(), mobilenet::Error>(())
     /// ```
-    Softmax = ops::softmax;
+    Softmax = ops::softmax, softmax();
 }

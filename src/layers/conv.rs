@@ -3,10 +3,12 @@
 //! A convolution with as many groups as input channels is a depthwise one and keeps its weight in that form.
 
 use alloc::string::String;
+use alloc::vec;
 use core::marker::PhantomData;
 
 use super::filter::{Filter, FilterOptions};
-use super::{Activation, Initializer, Layer, Parameter, Role, dotted};
+use super::{Activation, Initializer, Layer, Parameter, Role, dotted, rounded};
+use crate::engine::{Graph, Value};
 use crate::ops::Epilogue;
 use crate::{Element, Padding, Result, Runtime, Shape, Tensor, Window};
 
@@ -69,6 +71,14 @@ impl<T: Element> Layer<T> for Conv2d<T> {
     fn forward_with(&self, input: &Tensor<T>, runtime: &Runtime) -> Result<Tensor<T>> {
         let epilogue = Epilogue { bias: self.bias.as_ref().map(Parameter::as_slice), ..Epilogue::default() };
         self.filter.forward(input, self.filter.weight.as_slice(), epilogue, runtime)
+    }
+
+    fn lower<'a>(&'a self, graph: &mut Graph<'a>, name: &str, input: Value) -> Result<Value> {
+        let weights = || {
+            let bias = self.bias.as_ref().map_or_else(|| vec![0.0; self.filter.out_channels], |b| rounded(b.as_slice()));
+            (rounded(self.filter.weight.as_slice()), bias)
+        };
+        graph.convolution(name, input, self.filter.lower(Activation::None, weights), None)
     }
 
     fn visit<'a>(&'a self, prefix: &str, visitor: &mut dyn FnMut(String, &'a Parameter<T>)) {

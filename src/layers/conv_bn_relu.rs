@@ -9,9 +9,10 @@ use core::marker::PhantomData;
 
 use super::filter::{Filter, FilterOptions};
 use super::norm::default_convention;
-use super::{Activation, BatchNorm2d, Initializer, Layer, Parameter, dotted};
+use super::{Activation, BatchNorm2d, Initializer, Layer, Parameter, dotted, rounded};
 use crate::ops::Epilogue;
 use crate::source::BatchNormConvention;
+use crate::engine::{Graph, Value};
 use crate::{Element, Padding, Result, Runtime, Shape, Tensor, Window};
 
 /// Convolution without bias, batch normalisation, activation: `[N, H, W, I] -> [N, OH, OW, O]`.
@@ -107,6 +108,21 @@ impl<T: Element> ConvBnRelu<T> {
         let epilogue = Epilogue { bias: Some(&bias), residual, clamp: self.activation.clamp() };
         self.filter.forward(input, &weight, epilogue, runtime)
     }
+
+    /// As [`ConvBnRelu::forward_onto`], as an operator.
+    pub(super) fn lower_onto<'a>(
+        &'a self,
+        graph: &mut Graph<'a>,
+        name: &str,
+        input: Value,
+        residual: Option<Value>,
+    ) -> Result<Value> {
+        let weights = || {
+            let (weight, bias) = self.folded();
+            (rounded(&weight), rounded(&bias))
+        };
+        graph.convolution(name, input, self.filter.lower(self.activation, weights), residual)
+    }
 }
 
 impl<T: Element> Layer<T> for ConvBnRelu<T> {
@@ -120,6 +136,10 @@ impl<T: Element> Layer<T> for ConvBnRelu<T> {
 
     fn forward_with(&self, input: &Tensor<T>, runtime: &Runtime) -> Result<Tensor<T>> {
         self.forward_onto(input, None, runtime)
+    }
+
+    fn lower<'a>(&'a self, graph: &mut Graph<'a>, name: &str, input: Value) -> Result<Value> {
+        self.lower_onto(graph, name, input, None)
     }
 
     fn visit<'a>(&'a self, prefix: &str, visitor: &mut dyn FnMut(String, &'a Parameter<T>)) {

@@ -8,6 +8,7 @@ use core::marker::PhantomData;
 use super::conv::{Bias, Conv2d};
 use super::filter::{FilterOptions, MAX_CHANNELS, check_range};
 use super::{Initializer, Layer, Parameter};
+use crate::engine::{Graph, Value};
 use crate::{Element, Padding, Result, Runtime, Shape, Tensor};
 
 /// Depthwise convolution: `[N, H, W, C] -> [N, OH, OW, C * M]`; output channel `c * M + m` reads input channel `c`.
@@ -48,6 +49,10 @@ impl<T: Element> Layer<T> for DepthwiseConv2d<T> {
 
     fn forward_with(&self, input: &Tensor<T>, runtime: &Runtime) -> Result<Tensor<T>> {
         self.0.forward_with(input, runtime)
+    }
+
+    fn lower<'a>(&'a self, graph: &mut Graph<'a>, name: &str, input: Value) -> Result<Value> {
+        self.0.lower(graph, name, input)
     }
 
     fn visit<'a>(&'a self, prefix: &str, visitor: &mut dyn FnMut(String, &'a Parameter<T>)) {

@@ -6,7 +6,8 @@ use core::marker::PhantomData;
 
 use super::block::BlockOptions;
 use super::filter::{MAX_CHANNELS, check_range};
-use super::{Activation, ConvBnRelu, Initializer, Layer};
+use super::{Activation, ConvBnRelu, Initializer, Layer, dotted};
+use crate::engine::{Graph, Value};
 use crate::source::BatchNormConvention;
 use crate::{Element, Padding, Result, Runtime, Shape, Tensor};
 
@@ -59,6 +60,11 @@ impl<T: Element> Layer<T> for DepthwiseSeparable<T> {
 
     fn forward_with(&self, input: &Tensor<T>, runtime: &Runtime) -> Result<Tensor<T>> {
         self.pointwise.forward_with(&self.depthwise.forward_with(input, runtime)?, runtime)
+    }
+
+    fn lower<'a>(&'a self, graph: &mut Graph<'a>, name: &str, input: Value) -> Result<Value> {
+        let filtered = self.depthwise.lower(graph, &dotted(name, "depthwise"), input)?;
+        self.pointwise.lower(graph, &dotted(name, "pointwise"), filtered)
     }
 
     fn children(&self) -> Vec<(String, &dyn Layer<T>)> {

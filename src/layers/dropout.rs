@@ -1,6 +1,7 @@
 //! Dropout.
 
 use super::Layer;
+use crate::engine::{Graph, Value};
 use crate::{Element, Error, Result, Runtime, Shape, Tensor};
 
 /// Dropout (Srivastava et al. 2014): the identity at inference.
@@ -63,5 +64,8 @@ impl<T: Element> Layer<T> for Dropout {
 
     fn forward_with(&self, input: &Tensor<T>, _: &Runtime) -> Result<Tensor<T>> {
         Ok(input.clone())
+    }
+    fn lower<'a>(&'a self, _: &mut Graph<'a>, _: &str, input: Value) -> Result<Value> {
+        Ok(input)
     }
 }

@@ -2,12 +2,15 @@
 //!
 //! One place decides between pointwise, depthwise and dense, so that `Conv2d` and `ConvBnRelu` cannot disagree.
 
+use alloc::boxed::Box;
 use alloc::format;
 use alloc::string::String;
+use alloc::vec::Vec;
 
 use ndarray::{ArrayView2, ArrayView4};
 
 use super::{Activation, Initializer, Parameter, Role};
+use crate::engine;
 use crate::ops::{self, Epilogue};
 use crate::shape::Conv2dGeometry;
 use crate::{Element, Error, Padding, Result, Runtime, Shape, Tensor, Window};
@@ -175,6 +178,21 @@ impl<T: Element> Filter<T> {
             (_, groups) => format!("g{groups}"),
         };
         format!("{element}-{kind}{dilation}{groups}{}", activation.suffix())
+    }
+
+    /// The operator, with weights that are computed when they are packed.
+    pub(super) fn lower<'a>(
+        &self,
+        activation: Activation,
+        weights: impl Fn() -> (Vec<f32>, Vec<f32>) + 'a,
+    ) -> engine::Filter<'a> {
+        engine::Filter {
+            window: self.window,
+            channels: [self.in_channels, self.out_channels],
+            groups: self.groups(),
+            weights: Box::new(weights),
+            clamp: activation.clamp(),
+        }
     }
 
     /// Runs the convolution with `weight` in place of its own, of the same shape.

@@ -6,7 +6,8 @@ use core::marker::PhantomData;
 
 use super::block::BlockOptions;
 use super::filter::{MAX_CHANNELS, check_range};
-use super::{Activation, ConvBnRelu, Initializer, Layer};
+use super::{Activation, ConvBnRelu, Initializer, Layer, dotted};
+use crate::engine::{Graph, Value};
 use crate::source::BatchNormConvention;
 use crate::{Element, Error, Padding, Result, Runtime, Shape, Tensor};
 
@@ -87,6 +88,16 @@ impl<T: Element> Layer<T> for InvertedResidual<T> {
         let expanded = self.expand.as_ref().map(|expand| expand.forward_with(input, runtime)).transpose()?;
         let filtered = self.depthwise.forward_with(expanded.as_ref().unwrap_or(input), runtime)?;
         self.project.forward_onto(&filtered, self.has_residual.then_some(input), runtime)
+    }
+
+    fn lower<'a>(&'a self, graph: &mut Graph<'a>, name: &str, input: Value) -> Result<Value> {
+        let expanded = match &self.expand {
+            Some(expand) => expand.lower(graph, &dotted(name, "expand"), input)?,
+            None => input,
+        };
+        let filtered = self.depthwise.lower(graph, &dotted(name, "depthwise"), expanded)?;
+        let residual = self.has_residual.then_some(input);
+        self.project.lower_onto(graph, &dotted(name, "project"), filtered, residual)
     }
 
     fn children(&self) -> Vec<(String, &dyn Layer<T>)> {

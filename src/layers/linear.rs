@@ -1,15 +1,19 @@
 //! Fully connected layer, and the reshaping that may come before it.
 
+use alloc::boxed::Box;
 use alloc::string::String;
+use alloc::vec;
 use core::marker::PhantomData;
 
 use ndarray::ArrayView2;
 
 use super::conv::Bias;
 use super::filter::{MAX_CHANNELS, check_range, check_weight};
-use super::{Initializer, Layer, Parameter, Role, dotted};
+use super::{Initializer, Layer, Parameter, Role, dotted, rounded};
+use crate::engine::{Filter, Graph, Value};
+use crate::kernels::Clamp;
 use crate::ops::{self, Epilogue};
-use crate::{Element, Error, Result, Runtime, Shape, Tensor};
+use crate::{Element, Error, Padding, Result, Runtime, Shape, Tensor, Window};
 
 /// Fully connected layer: each image is one row, `[N, H, W, C] -> [N, 1, 1, O]` with `H * W * C == I`.
 ///
@@ -80,6 +84,22 @@ impl<T: Element> Layer<T> for Linear<T> {
         let weight = ArrayView2::from_shape(self.size(), self.weight.as_slice()).expect("the weight's own shape");
         let epilogue = Epilogue { bias: self.bias.as_ref().map(Parameter::as_slice), ..Epilogue::default() };
         ops::linear(input, weight, epilogue, runtime)
+    }
+
+    fn lower<'a>(&'a self, graph: &mut Graph<'a>, name: &str, input: Value) -> Result<Value> {
+        let row = graph.flatten(name, input);
+        let weights = || {
+            let bias = self.bias.as_ref().map_or_else(|| vec![0.0; self.size()[1]], |bias| rounded(bias.as_slice()));
+            (rounded(self.weight.as_slice()), bias)
+        };
+        let filter = Filter {
+            window: Window::new(1, Padding::VALID),
+            channels: self.size(),
+            groups: 1,
+            weights: Box::new(weights),
+            clamp: Clamp::none(),
+        };
+        graph.convolution(name, row, filter, None)
     }
 
     fn visit<'a>(&'a self, prefix: &str, visitor: &mut dyn FnMut(String, &'a Parameter<T>)) {
@@ -168,5 +188,8 @@ impl<T: Element> Layer<T> for Flatten {
 
     fn forward_with(&self, input: &Tensor<T>, _: &Runtime) -> Result<Tensor<T>> {
         Tensor::from_slice(Layer::<T>::output_shape(self, input.shape())?, input.as_slice())
+    }
+    fn lower<'a>(&'a self, graph: &mut Graph<'a>, name: &str, input: Value) -> Result<Value> {
+        Ok(graph.flatten(name, input))
     }
 }

@@ -58,6 +58,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
 
+use crate::engine::{CompileOptions, Engine, Graph, Value};
 use crate::{Element, Result, Runtime, Shape, Tensor};
 
 /// A function of one tensor with named parameters.
@@ -138,6 +139,34 @@ pub trait Layer<T: Element>: CloneLayer<T> + fmt::Debug + Send + Sync {
         None
     }
 
+    /// Writes the layer's operators on `input` into a graph, under the name it has in its network, and returns their
+    /// output. A layer that does not say how stays a single operator that calls its [`Layer::forward_with`] on one image
+    /// at a time, which may allocate.
+    ///
+    /// # Errors
+    ///
+    /// If the layer does not take such an input.
+    fn lower<'a>(&'a self, graph: &mut Graph<'a>, name: &str, input: Value) -> Result<Value> {
+        let [h, w, c] = graph.size(input);
+        let [_, h, w, c] = self.output_shape([1, h, w, c])?;
+        let layer = self.clone_boxed();
+        Ok(graph.opaque(name, self.kind(), input, [h, w, c], move |input, runtime| {
+            let output = layer.forward_with(&convert(input)?, runtime)?;
+            convert(&output)
+        }))
+    }
+
+    /// Compiles the layer for inference on inputs `[N, H, W, C]`: batch normalisation folded, weights packed for one SIMD
+    /// level, operators fused, memory planned. `f64` weights are rounded to `f32`.
+    ///
+    /// # Errors
+    ///
+    /// If the layer does not take such an input, or the options ask for what the machine has not.
+    fn compile(&self, input: Shape, options: &CompileOptions) -> Result<Engine> {
+        self.output_shape(input)?;
+        Engine::new(input, options, |graph, input| self.lower(graph, "", input))
+    }
+
     /// Number of trained values: running statistics are not counted.
     fn parameter_count(&self) -> usize {
         let mut count = 0;
@@ -162,6 +191,16 @@ impl<T: Element> Clone for Box<dyn Layer<T>> {
     fn clone(&self) -> Self {
         (**self).clone_boxed()
     }
+}
+
+/// The tensor in another element type.
+fn convert<T: Element, U: Element>(tensor: &Tensor<T>) -> Result<Tensor<U>> {
+    Tensor::from_shape_vec(tensor.shape(), rounded(tensor.as_slice()))
+}
+
+/// The values in another element type.
+fn rounded<T: Element, U: Element>(values: &[T]) -> Vec<U> {
+    values.iter().map(|value| U::from_f64(Element::to_f64(*value))).collect()
 }
 
 /// `prefix.name`, or `name` alone at the root.

@@ -2,14 +2,17 @@
 //!
 //! At inference it is one multiplication and one addition per element; convolutions fold it away.
 
+use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::marker::PhantomData;
 
 use super::filter::{MAX_CHANNELS, check_range};
-use super::{Layer, Parameter, Role, dotted};
+use super::{Layer, Parameter, Role, dotted, rounded};
+use crate::engine::{Filter, Graph, Value};
+use crate::kernels::Clamp;
 use crate::source::BatchNormConvention;
-use crate::{Architecture, Element, Error, Result, Runtime, Shape, Tensor, WeightSource, ops};
+use crate::{Architecture, Element, Error, Padding, Result, Runtime, Shape, Tensor, WeightSource, Window, ops};
 
 /// Batch normalisation (Ioffe & Szegedy 2015) per channel; its inference form uses the running statistics:
 /// `y = (x - running_mean) / sqrt(running_var + epsilon) * weight + bias`.
@@ -84,6 +87,22 @@ impl<T: Element> Layer<T> for BatchNorm2d<T> {
         self.output_shape(input.shape())?;
         let (scale, shift) = self.fold();
         ops::batch_norm(input.clone(), &scale, &shift)
+    }
+
+    fn lower<'a>(&'a self, graph: &mut Graph<'a>, name: &str, input: Value) -> Result<Value> {
+        let channels = self.channels();
+        let weights = || {
+            let (scale, shift) = self.fold();
+            (rounded(&scale), rounded(&shift))
+        };
+        let filter = Filter {
+            window: Window::new(1, Padding::VALID),
+            channels: [channels; 2],
+            groups: channels,
+            weights: Box::new(weights),
+            clamp: Clamp::none(),
+        };
+        graph.convolution(name, input, filter, None)
     }
 
     fn visit<'a>(&'a self, prefix: &str, visitor: &mut dyn FnMut(String, &'a Parameter<T>)) {

@@ -1,11 +1,12 @@
 //! Pooling of whole maps.
 
 use super::Layer;
+use crate::engine::{Graph, Value};
 use crate::{Element, Error, Result, Runtime, Shape, Tensor, ops};
 
 /// A layer without parameters that reduces each map to one pixel.
 macro_rules! global_pools {
-    ($($(#[$attribute:meta])* $name:ident = $function:path, $operation:literal;)*) => {$(
+    ($($(#[$attribute:meta])* $name:ident = $function:path, $operator:ident, $operation:literal;)*) => {$(
         $(#[$attribute])*
         #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
         pub struct $name;
@@ -25,6 +26,10 @@ macro_rules! global_pools {
             fn forward_with(&self, input: &Tensor<T>, _: &Runtime) -> Result<Tensor<T>> {
                 $function(input)
             }
+
+            fn lower<'a>(&'a self, graph: &mut Graph<'a>, name: &str, input: Value) -> Result<Value> {
+                Ok(graph.$operator(name, input))
+            }
         }
     )*};
 }
@@ -33,8 +38,8 @@ global_pools! {
     /// Mean over each map: `[N, H, W, C] -> [N, 1, 1, C]`.
     #[doc(alias = "AdaptiveAvgPool2d")]
     #[doc(alias = "GlobalAveragePooling2D")]
-    GlobalAveragePool = ops::global_average_pool, "global_average_pool";
+    GlobalAveragePool = ops::global_average_pool, global_average, "global_average_pool";
     /// Greatest value of each map: `[N, H, W, C] -> [N, 1, 1, C]`.
     #[doc(alias = "GlobalMaxPooling2D")]
-    GlobalMaxPool = ops::global_max_pool, "global_max_pool";
+    GlobalMaxPool = ops::global_max_pool, global_max, "global_max_pool";
 }

@@ -6,7 +6,8 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::ops::Index;
 
-use super::Layer;
+use super::{Layer, dotted};
+use crate::engine::{Graph, Value};
 use crate::{Element, Error, Result, Runtime, Shape, Tensor};
 
 /// A chain of layers; each takes the output of the one before. An empty chain is the identity.
@@ -113,6 +114,10 @@ impl<T: Element> Layer<T> for Sequential<T> {
             output = Some(layer.forward_with(output.as_ref().unwrap_or(input), runtime)?);
         }
         Ok(output.unwrap_or_else(|| input.clone()))
+    }
+
+    fn lower<'a>(&'a self, graph: &mut Graph<'a>, name: &str, input: Value) -> Result<Value> {
+        self.iter().try_fold(input, |value, (own, layer)| layer.lower(graph, &dotted(name, own), value))
     }
 
     fn children(&self) -> Vec<(String, &dyn Layer<T>)> {

@@ -4,8 +4,9 @@ use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 
+use crate::engine::{Graph, Value};
 use crate::error::LoadReport;
-use crate::layers::{Layer, LoadMode, Sequential, StateDict, Summary};
+use crate::layers::{Layer, LoadMode, Sequential, StateDict, Summary, dotted};
 use crate::{Architecture, Element, Error, Padding, Result, Runtime, Shape, Tensor, WeightSource};
 
 /// What follows the feature blocks.
@@ -153,6 +154,11 @@ impl<T: Element> Layer<T> for Network<T> {
         self.head.forward_with(&self.features.forward_with(input, runtime)?, runtime)
     }
 
+    fn lower<'a>(&'a self, graph: &mut Graph<'a>, name: &str, input: Value) -> Result<Value> {
+        let features = self.features.lower(graph, &dotted(name, "features"), input)?;
+        self.head.lower(graph, name, features)
+    }
+
     fn children(&self) -> Vec<(String, &dyn Layer<T>)> {
         let features = self.features.iter().map(|(name, layer)| (format!("features.{name}"), layer));
         features.chain(self.head.children()).collect()
@@ -202,6 +208,15 @@ macro_rules! network_type {
 
             fn forward_with(&self, input: &Tensor<T>, runtime: &Runtime) -> Result<Tensor<T>> {
                 self.0.forward_with(input, runtime)
+            }
+
+            fn lower<'a>(
+                &'a self,
+                graph: &mut crate::engine::Graph<'a>,
+                name: &str,
+                input: crate::engine::Value,
+            ) -> Result<crate::engine::Value> {
+                self.0.lower(graph, name, input)
             }
 
             fn children(&self) -> Vec<(String, &dyn Layer<T>)> {

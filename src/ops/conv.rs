@@ -44,7 +44,7 @@ pub fn pointwise_conv2d<T: Element>(
     if let (Some(input), Some(weight), Some(output)) =
         (T::as_f32(input.as_slice()), T::as_f32(contiguous(&weight)), T::as_f32_mut(output.as_mut_slice()))
     {
-        let input = Pixels::dense(input, n * h * w, inputs);
+        let input = Pixels::dense(input, [1, n * h * w], inputs);
         pointwise_f32(input, weight, &epilogue.in_f32(), output, runtime);
     } else {
         pointwise_any(input, weight.view(), epilogue, output.as_mut_slice());
@@ -97,9 +97,9 @@ fn pointwise_f32(
     output: &mut [f32],
     runtime: &Runtime,
 ) {
-    let (inputs, outputs) = (input.channels, output.len() / input.count);
+    let (inputs, outputs) = (input.channels, output.len() / input.count());
     let level = runtime.simd_level();
-    if input.count <= UNPACKED_ROWS && epilogue.residual.is_none() {
+    if input.count() <= UNPACKED_ROWS && epilogue.residual.is_none() {
         for (row, output) in output.chunks_exact_mut(outputs).enumerate() {
             let input = &input.data[row * inputs..][..inputs];
             kernels::linear(level, input, weight, epilogue.bias, epilogue.clamp, output);
@@ -107,13 +107,13 @@ fn pointwise_f32(
         return;
     }
     let mut packed = vec![0.0; PackedWeights::len(level, inputs, outputs)];
-    let weights = PackedWeights::pack(level, Pixels::dense(weight, inputs, outputs), epilogue.bias, &mut packed);
-    let rows = piece_of(input.count, runtime).next_multiple_of(PIECE);
+    let weights = PackedWeights::pack(level, Pixels::dense(weight, [1, inputs], outputs), epilogue.bias, &mut packed);
+    let rows = piece_of(input.count(), runtime).next_multiple_of(PIECE);
     runtime.for_each_chunk(output, rows * outputs, |piece, output| {
         let (first, count) = (piece * rows, output.len() / outputs);
-        let input = Pixels::dense(&input.data[first * inputs..], count, inputs);
-        let residual = epilogue.residual.map(|r| Pixels::dense(&r[first * outputs..], count, outputs));
-        let mut output = PixelsMut::dense(output, count, outputs);
+        let input = Pixels::dense(&input.data[first * inputs..], [1, count], inputs);
+        let residual = epilogue.residual.map(|r| Pixels::dense(&r[first * outputs..], [1, count], outputs));
+        let mut output = PixelsMut::dense(output, [1, count], outputs);
         kernels::pointwise(&weights, input, residual, epilogue.clamp, &mut output);
     });
 }
@@ -136,8 +136,8 @@ fn for_each_piece<T: Element>(
     work: impl Fn(usize, usize, PixelsMut<'_, T>) + Sync,
 ) {
     let work = |image, first_row, output: &mut [T]| {
-        let pixels = output.len() / channels;
-        work(image, first_row, PixelsMut::dense(output, pixels, channels));
+        let rows = output.len() / (width * channels);
+        work(image, first_row, PixelsMut::dense(output, [rows, width], channels));
     };
     let image_len = height * width * channels;
     if images >= runtime.thread_count() {
@@ -194,13 +194,13 @@ pub fn depthwise_conv2d<T: Element>(
             let weights = PackedDepthwise::pack(geometry.taps(), c, weight, bias, &mut packed);
             for_each_piece(output, shape, runtime, |image, first_row, mut output| {
                 let mut scratch = vec![0.0; kernels::depthwise_scratch_len(&geometry)];
-                let input = Pixels::dense(&input[image * image_len..], h * w, c);
+                let input = Pixels::dense(&input[image * image_len..], [h, w], c);
                 let level = runtime.simd_level();
                 kernels::depthwise(level, &geometry, &weights, input, clamp, first_row, &mut output, &mut scratch);
             });
         }
         _ => for_each_piece(output.as_mut_slice(), shape, runtime, |image, first_row, mut output| {
-            let input = Pixels::dense(&input[image * image_len..], h * w, c);
+            let input = Pixels::dense(&input[image * image_len..], [h, w], c);
             reference::depthwise(&geometry, input, weight, epilogue.bias, epilogue.clamp, first_row, &mut output);
         }),
     }
@@ -237,7 +237,7 @@ pub fn conv2d<T: Element>(
             conv_f32(&geometry, groups, [input, weight], &epilogue.in_f32(), (output, shape), runtime);
         }
         _ => for_each_piece(output.as_mut_slice(), shape, runtime, |image, first_row, mut output| {
-            let input = Pixels::dense(&input[image * image_len..], h * w, c);
+            let input = Pixels::dense(&input[image * image_len..], [h, w], c);
             reference::conv(&geometry, groups, input, weight, epilogue.bias, epilogue.clamp, first_row, &mut output);
         }),
     }
@@ -263,7 +263,7 @@ fn conv_f32(
         .chunks_exact_mut(packed_len)
         .enumerate()
         .map(|(group, packed)| {
-            let weight = Pixels::new(&weight[group * outputs..], depth, outputs, shape[3]);
+            let weight = Pixels::new(&weight[group * outputs..], [1, depth], outputs, shape[3]);
             let bias = epilogue.bias.map(|bias| &bias[group * outputs..][..outputs]);
             let weights = PackedWeights::pack(level, weight, bias, packed);
             Group { weights, first_input: group * inputs, inputs }
@@ -271,9 +271,9 @@ fn conv_f32(
         .collect();
     for_each_piece(output, shape, runtime, |image, first_row, output| {
         let mut scratch = vec![0.0; kernels::conv_scratch_len(geometry, channels)];
-        let input = Pixels::dense(&input[image * image_len..], geometry.input_pixels(), channels);
+        let input = Pixels::dense(&input[image * image_len..], geometry.input, channels);
         for (index, group) in groups.iter().enumerate() {
-            let mut output = PixelsMut::new(&mut output.data[index * outputs..], output.count, outputs, shape[3]);
+            let mut output = PixelsMut::new(&mut output.data[index * outputs..], output.size, outputs, shape[3]);
             kernels::conv(geometry, group, input, epilogue.clamp, first_row, &mut output, &mut scratch);
         }
     });

@@ -20,8 +20,8 @@ pub fn pool2d<T: Element>(
     let mut output = Tensor::zeros([n, geometry.output[0], geometry.output[1], c])?;
     let image = h * w * c;
     runtime.for_each_chunk(output.as_mut_slice(), (geometry.output_pixels() * c).max(1), |index, part| {
-        let pixels = Pixels::dense(&input.as_slice()[index * image..][..image], h * w, c);
-        kernels::pool(&geometry, pooling, pixels, &mut PixelsMut::dense(part, geometry.output_pixels(), c));
+        let pixels = Pixels::dense(&input.as_slice()[index * image..][..image], [h, w], c);
+        kernels::pool(&geometry, pooling, pixels, &mut PixelsMut::dense(part, geometry.output, c));
     });
     Ok(output)
 }
@@ -57,7 +57,7 @@ fn global<T: Element>(
     if c > 0 {
         let images = input.as_slice().chunks_exact(h * w * c);
         for (image, output) in images.zip(output.as_mut_slice().chunks_exact_mut(c)) {
-            reduce(Pixels::dense(image, h * w, c), output);
+            reduce(Pixels::dense(image, [h, w], c), output);
         }
     }
     Ok(output)

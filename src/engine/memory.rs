@@ -1,0 +1,90 @@
+//! Memory of packed weights and of activations.
+//!
+//! Floats that start on a cache line, as vectors of 64 bytes that cross two lines load at half the speed. Large ones are
+//! mapped and offered to the system as huge pages (feature `huge-pages`, Linux): a network's weights are read once per
+//! run, and with pages of 4 KiB each of them is a miss of the address cache.
+
+use alloc::vec::Vec;
+use core::fmt;
+
+use crate::kernels::BLOCK;
+
+/// From this size on, in floats, memory is mapped: two huge pages.
+#[cfg(all(feature = "huge-pages", target_os = "linux"))]
+const MAPPED: usize = 1 << 20;
+
+/// Zeros at first.
+pub(super) struct Memory {
+    len: usize,
+    store: Store,
+}
+
+enum Store {
+    /// The vector, and its first float on a cache line.
+    Heap(Vec<f32>, usize),
+    /// The map, and the bytes before its first huge page.
+    #[cfg(all(feature = "huge-pages", target_os = "linux"))]
+    Mapped(memmap2::MmapMut, usize),
+}
+
+impl Memory {
+    pub(super) fn new(len: usize) -> Self {
+        #[cfg(all(feature = "huge-pages", target_os = "linux"))]
+        if len >= MAPPED
+            && let Some(store) = Store::map(len)
+        {
+            return Self { len, store };
+        }
+        let data = alloc::vec![0.0; len + BLOCK];
+        let start = data.as_ptr().align_offset(BLOCK * size_of::<f32>()).min(BLOCK);
+        Self { len, store: Store::Heap(data, start) }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.len
+    }
+
+    pub(super) fn as_slice(&self) -> &[f32] {
+        match &self.store {
+            Store::Heap(data, start) => &data[*start..][..self.len],
+            #[cfg(all(feature = "huge-pages", target_os = "linux"))]
+            Store::Mapped(map, start) => &bytemuck::cast_slice(&map[*start..])[..self.len],
+        }
+    }
+
+    pub(super) fn as_mut_slice(&mut self) -> &mut [f32] {
+        match &mut self.store {
+            Store::Heap(data, start) => &mut data[*start..][..self.len],
+            #[cfg(all(feature = "huge-pages", target_os = "linux"))]
+            Store::Mapped(map, start) => &mut bytemuck::cast_slice_mut(&mut map[*start..])[..self.len],
+        }
+    }
+}
+
+#[cfg(all(feature = "huge-pages", target_os = "linux"))]
+impl Store {
+    /// `None` if the system refuses; it may also keep small pages without saying so.
+    fn map(len: usize) -> Option<Self> {
+        const HUGE: usize = 2 << 20;
+        // Whole huge pages, and room to start on one. What is not touched costs nothing.
+        let bytes = (len * size_of::<f32>()).next_multiple_of(HUGE);
+        let map = memmap2::MmapMut::map_anon(bytes + HUGE).ok()?;
+        let start = map.as_ptr().align_offset(HUGE).min(HUGE);
+        // A hint: without it, everything is as fast as on a system that has no huge pages.
+        let _ = map.advise_range(memmap2::Advice::HugePage, start, bytes);
+        Some(Self::Mapped(map, start))
+    }
+}
+
+impl Clone for Memory {
+    /// As much memory, with zeros.
+    fn clone(&self) -> Self {
+        Self::new(self.len)
+    }
+}
+
+impl fmt::Debug for Memory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Memory").field("len", &self.len).finish_non_exhaustive()
+    }
+}

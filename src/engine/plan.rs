@@ -1,0 +1,633 @@
+//! From operators to steps: what is fused, in which order each value lies, and where.
+//!
+//! Every choice by shape is here:
+//!
+//! - A depthwise convolution is fused with what comes before it (a pointwise expansion or a dense stem) and the
+//!   pointwise projection after it. Over a large map it goes by rows ([`RowsFused`]), so that the widened map never
+//!   leaves the caches; over one of at most 256 pixels by channels ([`ChannelsFused`]), since there it is the weights that
+//!   fill the caches, and each is read once.
+//! - A value's order follows: rows where rows are written, else planes of channels.
+
+use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use super::format::{Format, Order};
+use super::graph::{Convolution, Graph, Node, Operator, Value};
+use super::memory::Memory;
+use super::step::{ChannelsFused, Packed, Place, Producer, Product, RowsFused, Slot, Step, Work};
+use crate::kernels::{self, BLOCK, Clamp, PackedDepthwise, PackedWeights, Pixels, SimdLevel};
+use crate::{Error, Result};
+
+/// Most pixels of a map whose depthwise convolution goes by channels: those of MobileNet's stages of 14 x 14 and 7 x 7.
+const BY_CHANNELS: usize = 256;
+
+/// Output rows of a strip. Two rows share what they read of the ring, and their strip and ring of 112 x 96 floats still
+/// fit the second-level cache.
+const STRIP: usize = 2;
+
+/// What a network compiles to.
+#[derive(Debug)]
+pub(super) struct Plan {
+    pub(super) level: SimdLevel,
+    pub(super) threads: usize,
+    pub(super) input: [usize; 3],
+    pub(super) output: [usize; 3],
+    pub(super) steps: Vec<Step>,
+    pub(super) weights: Memory,
+    /// Where each buffer starts, and its length.
+    pub(super) buffers: Vec<[usize; 2]>,
+    pub(super) arena_len: usize,
+}
+
+/// Weights to pack.
+struct Job {
+    node: usize,
+    packing: Packing,
+    packed: Packed,
+    /// The first of the outputs.
+    first: usize,
+    len: usize,
+}
+
+#[derive(Clone, Copy)]
+enum Packing {
+    /// In panels, for outputs in blocks of channels or channels-last.
+    Panels { blocked: bool },
+    Depthwise,
+    /// The bias, then the weights as they are.
+    Plain,
+}
+
+struct Buffer {
+    len: usize,
+    /// The first and the last step that uses it.
+    used: [usize; 2],
+}
+
+struct Planner<'g, 'w> {
+    graph: &'g Graph<'w>,
+    output: Value,
+    level: SimdLevel,
+    threads: usize,
+    done: Vec<bool>,
+    slots: Vec<Option<Slot>>,
+    steps: Vec<Step>,
+    buffers: Vec<Buffer>,
+    jobs: Vec<Job>,
+    weights_len: usize,
+}
+
+impl Plan {
+    pub(super) fn new(graph: &Graph<'_>, output: Value, level: SimdLevel, threads: usize) -> Result<Self> {
+        let mut slots: Vec<Option<Slot>> = graph.sizes.iter().map(|_| None).collect();
+        slots[0] = Some(Slot { place: Place::Input, format: Format::last(graph.sizes[0]) });
+        let mut planner = Planner {
+            graph,
+            output,
+            level,
+            threads,
+            done: graph.nodes.iter().map(|_| false).collect(),
+            slots,
+            steps: Vec::new(),
+            buffers: Vec::new(),
+            jobs: Vec::new(),
+            weights_len: 0,
+        };
+        for node in 0..graph.nodes.len() {
+            if !planner.done[node] {
+                planner.node(node);
+            }
+        }
+        planner.deliver();
+        planner.finish()
+    }
+}
+
+/// What a node's convolution ends in once a clamp after it is fused.
+struct Tail {
+    clamp: Clamp<f32>,
+    output: Value,
+    clamp_node: Option<usize>,
+}
+
+impl<'g, 'w> Planner<'g, 'w> {
+    fn convolution(&self, node: usize) -> Option<&'g Convolution<'w>> {
+        match &self.graph.nodes[node].operator {
+            Operator::Convolution(convolution) => Some(convolution),
+            _ => None,
+        }
+    }
+
+    /// Nodes that read a value.
+    fn readers(&self, value: Value) -> impl Iterator<Item = usize> {
+        let nodes = self.graph.nodes.iter().enumerate();
+        nodes.filter(move |(_, node)| node.input == value || node.residual == Some(value)).map(|(index, _)| index)
+    }
+
+    /// The one node that reads a value, as its input.
+    fn only_reader(&self, value: Value) -> Option<usize> {
+        let mut readers = self.readers(value);
+        let reader = readers.next()?;
+        let node = &self.graph.nodes[reader];
+        let alone = readers.next().is_none() && value != self.output && node.residual != Some(value);
+        alone.then_some(reader)
+    }
+
+    fn tail(&self, node: usize) -> Tail {
+        let (own, output) = match self.convolution(node) {
+            Some(convolution) => (convolution.filter.clamp, self.graph.nodes[node].output),
+            None => (Clamp::none(), self.graph.nodes[node].output),
+        };
+        if let Some(reader) = self.only_reader(output)
+            && let Operator::Clamp(clamp) = self.graph.nodes[reader].operator
+            && own == Clamp::none()
+        {
+            return Tail { clamp, output: self.graph.nodes[reader].output, clamp_node: Some(reader) };
+        }
+        Tail { clamp: own, output, clamp_node: None }
+    }
+
+    fn close(&mut self, node: usize) -> Tail {
+        let tail = self.tail(node);
+        self.done[node] = true;
+        if let Some(clamp) = tail.clamp_node {
+            self.done[clamp] = true;
+        }
+        tail
+    }
+
+    /// The depthwise convolution that alone reads what `node` gives and can be fused with it.
+    fn depthwise_after(&self, node: usize) -> Option<usize> {
+        self.only_reader(self.tail(node).output).filter(|&reader| {
+            self.convolution(reader).is_some_and(|c| c.is_depthwise() && c.filter.channels[0] == c.filter.channels[1])
+        })
+    }
+
+    fn pointwise_after(&self, node: usize) -> Option<usize> {
+        self.only_reader(self.tail(node).output).filter(|&r| self.convolution(r).is_some_and(Convolution::is_pointwise))
+    }
+
+    /// Zeros that the depthwise convolutions that read a value in place need around it.
+    fn pads(&self, value: Value) -> Option<[usize; 2]> {
+        let windows = self.readers(value).filter_map(|reader| self.convolution(reader).filter(|c| c.is_depthwise()));
+        windows.map(|c| [c.geometry.before[1], c.geometry.after[1]]).reduce(|a, b| [a[0].max(b[0]), a[1].max(b[1])])
+    }
+
+    fn node(&mut self, index: usize) {
+        let node: &'g Node<'w> = &self.graph.nodes[index];
+        let size = self.graph.size(node.output);
+        match &node.operator {
+            Operator::Convolution(c) => self.any_convolution(index, c),
+            Operator::GlobalAverage | Operator::GlobalMax => {
+                self.done[index] = true;
+                let input = self.slot(node.input);
+                let (work, kernel) = match node.operator {
+                    Operator::GlobalMax => (Work::GlobalMax, "f32-global-max"),
+                    _ => (Work::GlobalAverage, "f32-global-average"),
+                };
+                let output = self.store(node.output, Format::last(size));
+                self.push(&node.name, kernel, 0, work, input, output);
+            }
+            Operator::Clamp(clamp) => {
+                self.done[index] = true;
+                let input = self.slot(node.input);
+                let format = Format { pads: self.pads(node.output), ..input.format };
+                let format = if format.order == Order::Last { Format::last(size) } else { format };
+                let output = self.store(node.output, format);
+                self.push(&node.name, "f32-clamp", 0, Work::Copy { repeat: 1, clamp: *clamp }, input, output);
+            }
+            Operator::Softmax | Operator::Flatten | Operator::Opaque(..) => {
+                self.done[index] = true;
+                let input = self.last(node.input);
+                let (work, kernel) = match &node.operator {
+                    Operator::Softmax => (Work::Softmax, "f32-softmax"),
+                    Operator::Opaque(kind, function) => (Work::Opaque(kind, function.clone()), *kind),
+                    _ => {
+                        // The same elements under another shape.
+                        self.slots[node.output.0] = Some(Slot { format: Format::last(size), ..input });
+                        return;
+                    }
+                };
+                let output = self.store(node.output, Format::last(size));
+                self.push(&node.name, kernel, 0, work, input, output);
+            }
+        }
+    }
+
+    fn any_convolution(&mut self, index: usize, c: &'g Convolution<'w>) {
+        let node = &self.graph.nodes[index];
+        let [inputs, outputs] = c.filter.channels;
+        let small = c.geometry.output_pixels() <= BY_CHANNELS;
+        if c.is_depthwise() {
+            if inputs == outputs {
+                self.fused(None, index);
+            } else {
+                self.repeated(index, c);
+            }
+            return;
+        }
+        if c.filter.groups > 1 {
+            let tail = self.close(index);
+            let input = self.slot(node.input);
+            let per_group = outputs / c.filter.groups;
+            let products = (0..c.filter.groups).map(|group| {
+                let packing = Packing::Panels { blocked: false };
+                Product { packed: self.pack(index, packing, group * per_group, per_group), clamp: tail.clamp }
+            });
+            let products = products.collect();
+            let output = self.store(tail.output, Format::last(self.graph.size(tail.output)));
+            let scratch = kernels::conv_scratch_len(&c.geometry, inputs);
+            let parts = self.threads.min(c.geometry.output[0]);
+            let work = Work::Grouped(c.geometry, products);
+            let step = self.push(&node.name, &kernel(c, tail.clamp), c.multiply_adds(), work, input, output);
+            self.parts(step, parts, scratch);
+            return;
+        }
+        let by_rows = c.geometry.output_pixels() > BY_CHANNELS;
+        let fusable = node.residual.is_none() && (c.is_pointwise() || by_rows);
+        if fusable && let Some(depthwise) = self.depthwise_after(index) {
+            self.fused(Some(index), depthwise);
+            return;
+        }
+        let tail = self.close(index);
+        let size = self.graph.size(tail.output);
+        if size[..2] == [1, 1] && c.is_pointwise() && node.residual.is_none() {
+            self.linear(index, c, &tail);
+            return;
+        }
+        let input = self.slot(node.input);
+        let residual = node.residual.map(|value| self.slot(value));
+        let format = Format::blocked(size, self.pads(tail.output));
+        let parts = self.threads.min(format.parts() - usize::from(!small && format.pads.is_some()));
+        let products = self.products(index, format.order, parts, tail.clamp);
+        let output = self.store(tail.output, format);
+        let (work, scratch) = if c.is_pointwise() {
+            (Work::Pointwise(products), 0)
+        } else {
+            (Work::Dense(c.geometry, products), kernels::conv_scratch_len(&c.geometry, inputs))
+        };
+        let step = self.push(&node.name, &kernel(c, tail.clamp), c.multiply_adds(), work, input, output);
+        self.steps[step].residual = residual;
+        self.parts(step, parts, scratch);
+    }
+
+    /// Weights of a convolution whose output is cut into parts: one for all rows, or one for each part's channels.
+    fn products(&mut self, node: usize, order: Order, parts: usize, clamp: Clamp<f32>) -> Vec<Product> {
+        let packing = Packing::Panels { blocked: true };
+        let outputs = self.graph.size(self.graph.nodes[node].output)[2];
+        if order != Order::Planar {
+            return Vec::from([Product { packed: self.pack(node, packing, 0, outputs), clamp }]);
+        }
+        let cut = |part: usize| (outputs.div_ceil(BLOCK) * part / parts * BLOCK).min(outputs);
+        let parts = (0..parts).map(|part| [cut(part), cut(part + 1)]);
+        parts.map(|[from, to]| Product { packed: self.pack(node, packing, from, to - from), clamp }).collect()
+    }
+
+    fn linear(&mut self, index: usize, c: &Convolution<'_>, tail: &Tail) {
+        let node = &self.graph.nodes[index];
+        let input = self.last(node.input);
+        let size = self.graph.size(tail.output);
+        let output = self.store(tail.output, Format::last(size));
+        let parts = self.threads.min(size[2].div_ceil(BLOCK));
+        let cut = |part: usize| (size[2].div_ceil(BLOCK) * part / parts * BLOCK).min(size[2]);
+        let products = (0..parts).map(|part| {
+            let [from, to] = [cut(part), cut(part + 1)];
+            Product { packed: self.pack(index, Packing::Plain, from, to - from), clamp: tail.clamp }
+        });
+        let work = Work::Linear(products.collect());
+        let step = self.push(&node.name, "f32-linear", c.multiply_adds(), work, input, output);
+        self.parts(step, parts, 0);
+    }
+
+    /// Depthwise with more outputs than inputs: every channel is repeated first.
+    fn repeated(&mut self, index: usize, c: &Convolution<'_>) {
+        let node = &self.graph.nodes[index];
+        let input = self.slot(node.input);
+        let [inputs, outputs] = c.filter.channels;
+        let [h, w] = c.geometry.input;
+        let pads = Some([c.geometry.before[1], c.geometry.after[1]]);
+        let output = self.buffer(Format::blocked([h, w, outputs], pads));
+        let work = Work::Copy { repeat: outputs / inputs, clamp: Clamp::none() };
+        self.push(&format!("{}.repeat", node.name), "f32-copy", 0, work, input, output);
+        self.depthwise(None, index, output);
+    }
+
+    /// A depthwise convolution with the producer before it.
+    fn fused(&mut self, producer: Option<usize>, index: usize) {
+        let c = self.convolution(index).expect("depthwise");
+        let first = &self.graph.nodes[producer.unwrap_or(index)];
+        let needed = [c.geometry.before[1], c.geometry.after[1]];
+        let mut input = self.slot(first.input);
+        let has_pads = |pads: Option<[usize; 2]>| pads.is_some_and(|pads| pads[0] >= needed[0] && pads[1] >= needed[1]);
+        if producer.is_none() && (input.format.order == Order::Last || !has_pads(input.format.pads)) {
+            let output = self.buffer(Format::blocked(self.graph.size(first.input), Some(needed)));
+            let work = Work::Copy { repeat: 1, clamp: Clamp::none() };
+            self.push(&format!("{}.pad", first.name), "f32-copy", 0, work, input, output);
+            input = output;
+        }
+        self.depthwise(producer, index, input);
+    }
+
+    /// The steps of a depthwise convolution whose input, or whose producer's, is at `input`.
+    fn depthwise(&mut self, producer: Option<usize>, index: usize, input: Slot) {
+        let c = self.convolution(index).expect("depthwise");
+        let g = c.geometry;
+        let channels = c.filter.channels[1];
+        let name = &self.graph.nodes[producer.unwrap_or(index)].name;
+        let mut ids = Vec::new();
+        let mut multiply_adds = c.multiply_adds();
+        let before = producer.map(|node| {
+            let tail = self.close(node);
+            let c = self.convolution(node).expect("a convolution");
+            ids.push(kernel(c, tail.clamp));
+            multiply_adds += c.multiply_adds();
+            (node, c, tail.clamp)
+        });
+        let tail = self.close(index);
+        ids.push(kernel(c, tail.clamp));
+        let depthwise = Product { packed: self.pack(index, Packing::Depthwise, 0, channels), clamp: tail.clamp };
+        let pads = [g.before[1], g.after[1]];
+        let [h, w] = g.input;
+
+        // A map that already lies in rows stays by rows.
+        let planar = input.format.order == Order::Planar || producer.is_some();
+        if g.input_pixels() <= BY_CHANNELS && planar {
+            let size = self.graph.size(tail.output);
+            let format = Format { order: Order::Planar, ..Format::blocked(size, self.pads(tail.output)) };
+            let output = self.store(tail.output, format);
+            let parts = self.threads.min(format.blocks());
+            let mut expand = Vec::new();
+            if let Some((node, _, clamp)) = before {
+                for part in 0..parts {
+                    let [from, to] = [part, part + 1].map(|part| format.blocks() * part / parts);
+                    for first in (from..to).step_by(ChannelsFused::GROUP) {
+                        let last = (first + ChannelsFused::GROUP).min(to);
+                        let [from, to] = [first * BLOCK, (last * BLOCK).min(channels)];
+                        let packed = self.pack(node, Packing::Panels { blocked: true }, from, to - from);
+                        expand.push(Product { packed, clamp });
+                    }
+                }
+            }
+            let width = ChannelsFused::GROUP * BLOCK;
+            let plane = Format { order: Order::Planar, ..Format::blocked([h, w, width], Some(pads)) };
+            let scratch = if expand.is_empty() { 0 } else { plane.len() };
+            let work = Work::Channels(ChannelsFused { expand, plane, geometry: g, depthwise });
+            let step = self.push(name, &ids.join("+"), multiply_adds, work, input, output);
+            self.parts(step, parts, scratch);
+            return;
+        }
+
+        let projection = self.pointwise_after(index);
+        let strip_rows = STRIP.min(g.output[0]);
+        let slots = (g.ring_rows() + (strip_rows - 1) * g.stride[0]).min(h.max(g.ring_rows()));
+        let rows = |size: [usize; 3], pads| Format { order: Order::Rows, ..Format::blocked(size, pads) };
+        let (mut output, mut residual, mut project) = (tail.output, None, None);
+        if let Some(node) = projection {
+            let tail = self.close(node);
+            let c = self.convolution(node).expect("pointwise");
+            let outputs = c.filter.channels[1];
+            ids.push(kernel(c, tail.clamp));
+            multiply_adds += c.multiply_adds();
+            residual = self.graph.nodes[node].residual.map(|value| self.slot(value));
+            let packed = self.pack(node, Packing::Panels { blocked: true }, 0, outputs);
+            project = Some(Product { packed, clamp: tail.clamp });
+            output = tail.output;
+        }
+        let producer = match before {
+            None => Producer::Input,
+            Some((node, c, clamp)) => {
+                let packed = self.pack(node, Packing::Panels { blocked: true }, 0, channels);
+                let product = Product { packed, clamp };
+                if c.is_pointwise() { Producer::Pointwise(product) } else { Producer::Dense(c.geometry, product) }
+            }
+        };
+        let fused = RowsFused {
+            producer,
+            ring: rows([slots, w, channels], Some(pads)),
+            geometry: g,
+            depthwise,
+            project,
+            strip: rows([strip_rows, g.output[1], channels], None),
+        };
+        let scratch = fused.scratch_lens(input.format.channels).iter().sum();
+        let format = rows(self.graph.size(output), self.pads(output));
+        let parts = self.threads.min(g.output[0]);
+        let output = self.store(output, format);
+        let step = self.push(name, &ids.join("+"), multiply_adds, Work::Rows(fused), input, output);
+        self.steps[step].residual = residual;
+        self.parts(step, parts, scratch);
+    }
+
+    /// Moves the last value to the user's slice.
+    fn deliver(&mut self) {
+        let slot = self.slot(self.output);
+        let alone = self.steps.iter().flat_map(|step| [Some(step.input), step.residual]).flatten();
+        let is_read = alone.into_iter().any(|read| read.place == slot.place);
+        let whole = Format::last(self.graph.size(self.output));
+        match self.steps.last_mut() {
+            Some(step) if step.output.place == slot.place && slot.format == whole && !is_read => {
+                step.output.place = Place::Output;
+            }
+            _ => {
+                let output = Slot { place: Place::Output, format: whole };
+                self.push("output", "f32-copy", 0, Work::Copy { repeat: 1, clamp: Clamp::none() }, slot, output);
+            }
+        }
+    }
+
+    fn slot(&self, value: Value) -> Slot {
+        self.slots[value.0].expect("nodes are in order")
+    }
+
+    /// A value channels-last.
+    fn last(&mut self, value: Value) -> Slot {
+        let slot = self.slot(value);
+        if slot.format.order == Order::Last {
+            return slot;
+        }
+        let output = self.buffer(Format::last(self.graph.size(value)));
+        self.push("channels last", "f32-copy", 0, Work::Copy { repeat: 1, clamp: Clamp::none() }, slot, output);
+        output
+    }
+
+    fn buffer(&mut self, format: Format) -> Slot {
+        self.buffers.push(Buffer { len: format.len(), used: [usize::MAX, 0] });
+        Slot { place: Place::Buffer(self.buffers.len() - 1), format }
+    }
+
+    fn store(&mut self, value: Value, format: Format) -> Slot {
+        let slot = self.buffer(format);
+        self.slots[value.0] = Some(slot);
+        slot
+    }
+
+    fn push(
+        &mut self,
+        name: &str,
+        kernel: &str,
+        multiply_adds: u64,
+        work: Work,
+        input: Slot,
+        output: Slot,
+    ) -> usize {
+        self.steps.push(Step {
+            name: name.into(),
+            kernel: kernel.into(),
+            multiply_adds,
+            work,
+            input,
+            residual: None,
+            output,
+            parts: 1,
+            scratch: 0,
+            scratch_buffer: None,
+        });
+        self.steps.len() - 1
+    }
+
+    fn parts(&mut self, step: usize, parts: usize, scratch: usize) {
+        let scratch = scratch.next_multiple_of(BLOCK);
+        self.steps[step].parts = parts.max(1);
+        self.steps[step].scratch = scratch;
+        if scratch > 0 {
+            self.buffers.push(Buffer { len: scratch * parts.max(1), used: [step; 2] });
+            self.steps[step].scratch_buffer = Some(self.buffers.len() - 1);
+        }
+    }
+
+    fn pack(&mut self, node: usize, packing: Packing, first: usize, outputs: usize) -> Packed {
+        let c = self.convolution(node).expect("a convolution");
+        let inputs = c.geometry.taps() * (c.filter.channels[0] / c.filter.groups);
+        let len = match packing {
+            Packing::Panels { .. } => PackedWeights::len(self.level, inputs, outputs),
+            Packing::Depthwise => PackedDepthwise::len(c.geometry.taps(), outputs),
+            Packing::Plain => (inputs + 1) * outputs,
+        };
+        let packed = Packed { start: self.weights_len, inputs, outputs };
+        self.jobs.push(Job { node, packing, packed, first, len });
+        self.weights_len += len.next_multiple_of(BLOCK);
+        packed
+    }
+
+    /// Packs all weights and places all buffers.
+    fn finish(mut self) -> Result<Plan> {
+        let mut weights = Memory::new(self.weights_len);
+        let store = weights.as_mut_slice();
+        self.jobs.sort_by_key(|job| job.node);
+        for jobs in self.jobs.chunk_by(|a, b| a.node == b.node) {
+            let c = self.convolution(jobs[0].node).expect("a convolution");
+            let (weight, bias) = (c.filter.weights)();
+            let [inputs, outputs] = c.filter.channels;
+            let len = c.geometry.taps() * (inputs / c.filter.groups) * outputs;
+            for (argument, found, expected) in [("weight", weight.len(), len), ("bias", bias.len(), outputs)] {
+                if found != expected {
+                    return Err(Error::shape("compile", argument, &[found], format_args!("{expected} elements")));
+                }
+            }
+            for job in jobs {
+                job.pack(self.level, c, [&weight, &bias], &mut store[job.packed.start..][..job.len]);
+            }
+        }
+        for (index, step) in self.steps.iter().enumerate() {
+            for slot in [Some(step.input), step.residual, Some(step.output)].into_iter().flatten() {
+                if let Place::Buffer(buffer) = slot.place {
+                    let [first, last] = &mut self.buffers[buffer].used;
+                    (*first, *last) = ((*first).min(index), (*last).max(index));
+                }
+            }
+        }
+        let (buffers, arena_len) = place(&self.buffers);
+        Ok(Plan {
+            level: self.level,
+            threads: self.threads,
+            input: self.graph.sizes[0],
+            output: self.graph.size(self.output),
+            steps: self.steps,
+            weights,
+            buffers,
+            arena_len,
+        })
+    }
+}
+
+impl Job {
+    fn pack(&self, level: SimdLevel, c: &Convolution<'_>, [weight, bias]: [&[f32]; 2], store: &mut [f32]) {
+        let Packed { inputs, outputs, .. } = self.packed;
+        let all = c.filter.channels[1];
+        let bias = &bias[self.first..][..outputs];
+        match self.packing {
+            Packing::Panels { blocked } => {
+                let weight = Pixels::new(&weight[self.first..], [1, inputs], outputs, all);
+                let _ = if blocked {
+                    PackedWeights::pack_blocked(level, weight, Some(bias), store)
+                } else {
+                    PackedWeights::pack(level, weight, Some(bias), store)
+                };
+            }
+            Packing::Depthwise => {
+                let _ = PackedDepthwise::pack_blocked(c.geometry.taps(), outputs, weight, Some(bias), store);
+            }
+            Packing::Plain => {
+                store[..outputs].copy_from_slice(bias);
+                for (to, from) in store[outputs..].chunks_exact_mut(outputs).zip(weight.chunks_exact(all)) {
+                    to.copy_from_slice(&from[self.first..][..outputs]);
+                }
+            }
+        }
+    }
+}
+
+/// Gives every buffer the lowest place that no buffer used at the same time has; the largest first, as they are the
+/// hardest to place.
+fn place(buffers: &[Buffer]) -> (Vec<[usize; 2]>, usize) {
+    let mut order: Vec<usize> = (0..buffers.len()).collect();
+    order.sort_by_key(|&buffer| core::cmp::Reverse(buffers[buffer].len));
+    let mut placed: Vec<[usize; 2]> = buffers.iter().map(|buffer| [0, buffer.len]).collect();
+    let mut taken: Vec<usize> = Vec::new();
+    let mut total = 0;
+    for buffer in order {
+        let Buffer { len, used: [first, last] } = buffers[buffer];
+        let len = len.next_multiple_of(BLOCK);
+        let mut at_once: Vec<[usize; 2]> = taken
+            .iter()
+            .filter(|&&other| buffers[other].used[0] <= last && first <= buffers[other].used[1])
+            .map(|&other| placed[other])
+            .collect();
+        at_once.sort_unstable();
+        let mut start = 0;
+        for [from, len_taken] in at_once {
+            if start + len <= from {
+                break;
+            }
+            start = start.max((from + len_taken).next_multiple_of(BLOCK));
+        }
+        placed[buffer][0] = start;
+        total = total.max(start + len);
+        taken.push(buffer);
+    }
+    (placed, total)
+}
+
+/// A kernel's id, as [`Layer::kernel`](crate::Layer::kernel) writes it.
+fn kernel(c: &Convolution<'_>, clamp: Clamp<f32>) -> String {
+    let g = &c.geometry;
+    let ([h, w], stride) = (g.kernel, g.stride[0]);
+    let kind = match () {
+        () if c.is_pointwise() => String::from("pw"),
+        () if c.is_depthwise() => format!("dw{h}x{w}s{stride}"),
+        () => format!("conv{h}x{w}s{stride}"),
+    };
+    let dilation = if g.dilation[0] > 1 { format!("d{}", g.dilation[0]) } else { String::new() };
+    let groups = match c.filter.groups {
+        groups if groups > 1 && !c.is_depthwise() => format!("g{groups}"),
+        _ => String::new(),
+    };
+    let activation = match clamp {
+        clamp if clamp == Clamp::relu6() => "-relu6",
+        clamp if clamp == Clamp::relu() => "-relu",
+        clamp if clamp == Clamp::none() => "",
+        _ => "-clamp",
+    };
+    format!("f32-{kind}{dilation}{groups}{activation}")
+}
