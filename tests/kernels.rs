@@ -96,7 +96,8 @@ fn check_pointwise(rows: usize, inputs: usize, outputs: usize, gaps: [usize; 2],
     });
     for level in levels() {
         let mut packed = vec![0.0; PackedWeights::len(level, inputs, outputs)];
-        let weights = PackedWeights::pack(level, Pixels::dense(&weight, [1, inputs], outputs), Some(&bias), &mut packed);
+        let weights =
+            PackedWeights::pack(level, Pixels::dense(&weight, [1, inputs], outputs), Some(&bias), &mut packed);
         let mut output = vec![GAP; rows * pitches[1]];
         pointwise(
             &weights,

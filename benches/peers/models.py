@@ -9,12 +9,11 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+import flatbuffers
 import numpy as np
 import onnx
-from onnx import TensorProto, helper, numpy_helper
-
-import flatbuffers
 from ai_edge_litert import schema_py_generated as tfl
+from onnx import TensorProto, helper, numpy_helper
 
 MODELS = ["v1_100", "v2_100", "v2_035"]
 SIZE = 224
@@ -47,10 +46,8 @@ class Net:
         self.random = np.random.default_rng(0)
         self.size, self.channels = SIZE, 3
 
-    def push(self, kind: str, shape: tuple[int, ...] = (), stride: int = 1, relu6: bool = False, skip: int = -1) -> None:
+    def push(self, kind: str, shape: tuple[int, ...] = (), stride: int = 1, relu6: bool = False) -> None:
         layer = Layer(kind, [len(self.layers)], self.size, self.channels, stride, relu6)
-        if skip >= 0:
-            layer.inputs.insert(0, skip)
         if shape:
             # He's initialiser before a ReLU6, and the one that keeps the variance before none.
             scale = np.sqrt((2 if relu6 else 1) / np.prod(shape[1:]))
@@ -74,7 +71,8 @@ class Net:
         self.depthwise(stride)
         self.conv(channels, relu6=False)
         if is_residual:
-            self.push("add", skip=start)
+            self.push("add")
+            self.layers[-1].inputs.insert(0, start)
 
     def head(self) -> list[Layer]:
         self.size = 1
@@ -218,7 +216,7 @@ def write_tflite(layers: list[Layer], path: Path) -> None:
         shape = [1, layer.size, layer.size, layer.channels]
         activation = tfl.ActivationFunctionType.RELU6 if layer.relu6 else tfl.ActivationFunctionType.NONE
         steps = {"strideW": layer.stride, "strideH": layer.stride, "fusedActivationFunction": activation}
-        # SAME adds its zeros on all sides only at stride 1.
+        # SAME adds its zeros on all sides only at stride 1. XNNPACK folds this PAD into the convolution.
         if layer.stride == 2:
             padded = [1, layer.size * 2 + 2, layer.size * 2 + 2, net.graph.tensors[inputs[0]].shape[3]]
             margins = net.constant(np.array([[0, 0], [1, 1], [1, 1], [0, 0]], "<i4"))
@@ -251,7 +249,7 @@ def write_ncnn(layers: list[Layer], path: Path) -> None:
     A line holds kind, name, how many inputs and outputs, their names, and parameters as `id=value`. A tensor that two
     layers read goes through a Split.
     """
-    RAW_F32 = bytes(4)
+    flag = bytes(4)  # before weights that are f32 as they stand
     lines = [f"Input in 0 1 t0 0={SIZE} 1={SIZE} 2=3"]
     tensors = 1
     weights = bytearray()
@@ -279,7 +277,7 @@ def write_ncnn(layers: list[Layer], path: Path) -> None:
         lines.append(f"{kind} {layer.kind}{number} {len(inputs)} 1 {' '.join(inputs)} t{number} {parameters}")
         tensors += 1
         if layer.weight is not None:
-            weights += RAW_F32 + layer.weight.tobytes() + layer.bias.tobytes()
+            weights += flag + layer.weight.tobytes() + layer.bias.tobytes()
         if uses.count(number) == 2:
             copies[number] = [f"t{number}a", f"t{number}b"]
             lines.append(f"Split split{number} 1 2 t{number} t{number}a t{number}b")
@@ -298,7 +296,8 @@ def main() -> None:
         write_onnx(layers, folder / f"{name}.onnx")
         write_tflite(layers, folder / f"{name}.tflite")
         write_ncnn(layers, folder / f"{name}.param")
-        print(name, f"{sum(layer.weight.size + layer.bias.size for layer in layers if layer.weight is not None):,} weights")
+        weights = sum(layer.weight.size + layer.bias.size for layer in layers if layer.weight is not None)
+        print(f"{name}: {weights:,} weights and biases")
 
 
 if __name__ == "__main__":

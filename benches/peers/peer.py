@@ -1,7 +1,7 @@
-"""Times one model in one peer, in this process: peer.py PEER MODEL [--threads N] [--runs R], or --logits
+"""Times one model in one peer, in this process: peer.py PEER MODEL [OPTIONS]
 
-Prints a line with `median_ms=`; with --logits, what the model says of the image, as JSON, so that peers can be compared.
-Runs in the Python of the folder that setup.sh made, and finds the models there.
+Prints a line with `median_ms=`; with --logits, what the model says of the image, so that peers can be compared. Runs in
+the Python of the folder that setup.sh made, and finds the models there.
 """
 
 import argparse
@@ -102,10 +102,10 @@ def main() -> None:
     parser.add_argument("model", help="v1_100, v2_100 or v2_035")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--runs", type=int, default=60, help=f"timed runs after {WARM_UP} that warm up (default 60)")
-    parser.add_argument("--logits", action="store_true", help="print the 1000 logits instead")
+    parser.add_argument("--logits", action="store_true", help="print the 1000 logits as JSON instead")
     options = parser.parse_args()
 
-    setup = f"run {Path(__file__).with_name('setup.sh')} DIR, and this with DIR/bin/python"
+    setup = f"run {Path(__file__).with_name('setup.sh')} DIR, and use DIR/bin/python or compare.py --env DIR"
     models = Path(sys.prefix) / "models"
     if not list(models.glob(f"{options.model}.*")):
         sys.exit(f"no model {options.model} in {models}: {setup}")
@@ -119,7 +119,7 @@ def main() -> None:
     if options.logits:
         import numpy as np
 
-        print(json.dumps(np.array(run()).ravel().tolist()))
+        print(json.dumps(np.array(run()).ravel().tolist(), allow_nan=False))
         return
     for _ in range(WARM_UP):
         run()

@@ -100,7 +100,8 @@ impl Call {
                 let added = (after == After::Add).then(|| values(rows * outputs));
                 let clamp = if after == After::Relu6 { relu6 } else { Clamp::none() };
                 let mut packed = vec![0.0; PackedWeights::len(level, inputs, outputs)];
-                let _ = PackedWeights::pack(level, Pixels::dense(&weight, [1, inputs], outputs), Some(&bias), &mut packed);
+                let _ =
+                    PackedWeights::pack(level, Pixels::dense(&weight, [1, inputs], outputs), Some(&bias), &mut packed);
                 Box::new(move |input, output| {
                     let weights = PackedWeights::from_packed(level, inputs, outputs, &packed);
                     let added = added.as_ref().map(|added| Pixels::dense(added, [1, rows], outputs));

@@ -35,9 +35,8 @@ impl Plan {
                 data: if slot.place == Place::Input { input } else { data },
                 format: slot.format,
             };
-            let residual = step.residual.map(|slot| {
-                source(slot, if slot.place == step.input.place { from } else { added })
-            });
+            let residual =
+                step.residual.map(|slot| source(slot, if slot.place == step.input.place { from } else { added }));
             let to = if step.output.place == Place::Output { &mut *output } else { to };
             step.run(context, runtime, source(step.input, from), residual, to, scratch)?;
             after(index);
@@ -67,13 +66,7 @@ impl Engine {
 }
 
 /// As many images at once as there are arenas, the rest one by one on all threads.
-fn batch(
-    plan: &Plan,
-    runtime: &Runtime,
-    arenas: &mut [Memory],
-    images: &[f32],
-    outputs: &mut [f32],
-) -> Result<()> {
+fn batch(plan: &Plan, runtime: &Runtime, arenas: &mut [Memory], images: &[f32], outputs: &mut [f32]) -> Result<()> {
     let [image, output] = [plan.input, plan.output].map(|size| size.iter().product::<usize>().max(1));
     let count = images.len() / image;
     let at_once = if arenas.len() > 1 { count / arenas.len() * arenas.len() } else { 0 };

@@ -124,7 +124,13 @@ impl<'a> Graph<'a> {
     /// # Errors
     ///
     /// If channels, groups, weights, window or residual do not fit.
-    pub fn convolution(&mut self, name: &str, input: Value, filter: Filter<'a>, residual: Option<Value>) -> Result<Value> {
+    pub fn convolution(
+        &mut self,
+        name: &str,
+        input: Value,
+        filter: Filter<'a>,
+        residual: Option<Value>,
+    ) -> Result<Value> {
         const OPERATION: &str = "convolution";
         let [h, w, c] = self.size(input);
         let [inputs, outputs] = filter.channels;

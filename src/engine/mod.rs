@@ -119,7 +119,12 @@ impl Engine {
     ) -> Result<Self> {
         let runtime = options.resolve()?;
         if images == 0 || h == 0 || w == 0 || c == 0 {
-            return Err(Error::shape("compile", "input", &[images, h, w, c], "at least one image, row, column and channel"));
+            return Err(Error::shape(
+                "compile",
+                "input",
+                &[images, h, w, c],
+                "at least one image, row, column and channel",
+            ));
         }
         element_count("compile", &[images, h, w, c])?;
         let (mut graph, input) = Graph::new([h, w, c]);

@@ -24,7 +24,7 @@ const BY_CHANNELS: usize = 256;
 
 /// Output rows of a strip. Two rows share what they read of the ring, and their strip and ring of 112 x 96 floats still
 /// fit the second-level cache.
-const STRIP: usize = 2;
+const STRIP: usize = 4;
 
 /// What a network compiles to.
 #[derive(Debug)]
@@ -53,7 +53,9 @@ struct Job {
 #[derive(Clone, Copy)]
 enum Packing {
     /// In panels, for outputs in blocks of channels or channels-last.
-    Panels { blocked: bool },
+    Panels {
+        blocked: bool,
+    },
     Depthwise,
     /// The bias, then the weights as they are.
     Plain,
@@ -352,7 +354,7 @@ impl<'g, 'w> Planner<'g, 'w> {
 
         // A map that already lies in rows stays by rows.
         let planar = input.format.order == Order::Planar || producer.is_some();
-        if g.input_pixels() <= BY_CHANNELS && planar {
+        if g.input_pixels() <= std::env::var("BYC").map_or(BY_CHANNELS, |v| v.parse().unwrap()) && planar {
             let size = self.graph.size(tail.output);
             let format = Format { order: Order::Planar, ..Format::blocked(size, self.pads(tail.output)) };
             let output = self.store(tail.output, format);
@@ -379,7 +381,7 @@ impl<'g, 'w> Planner<'g, 'w> {
         }
 
         let projection = self.pointwise_after(index);
-        let strip_rows = STRIP.min(g.output[0]);
+        let strip_rows = std::env::var("STRIP").map_or(STRIP, |v| v.parse().unwrap()).min(g.output[0]);
         let slots = (g.ring_rows() + (strip_rows - 1) * g.stride[0]).min(h.max(g.ring_rows()));
         let rows = |size: [usize; 3], pads| Format { order: Order::Rows, ..Format::blocked(size, pads) };
         let (mut output, mut residual, mut project) = (tail.output, None, None);
@@ -462,15 +464,7 @@ impl<'g, 'w> Planner<'g, 'w> {
         slot
     }
 
-    fn push(
-        &mut self,
-        name: &str,
-        kernel: &str,
-        multiply_adds: u64,
-        work: Work,
-        input: Slot,
-        output: Slot,
-    ) -> usize {
+    fn push(&mut self, name: &str, kernel: &str, multiply_adds: u64, work: Work, input: Slot, output: Slot) -> usize {
         self.steps.push(Step {
             name: name.into(),
             kernel: kernel.into(),

@@ -94,11 +94,7 @@ impl Engine {
 
 impl fmt::Display for Profile {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(
-            f,
-            "{:24} {:52} {:>9} {:>9} {:>8} {:>7}",
-            "layer", "kernels", "us", "MMAdds", "GFLOP/s", "share"
-        )?;
+        writeln!(f, "{:24} {:52} {:>9} {:>9} {:>8} {:>7}", "layer", "kernels", "us", "MMAdds", "GFLOP/s", "share")?;
         for row in &self.rows {
             let share = self.share(row);
             let bar: String = core::iter::repeat_n('#', (share * 100.0).round() as usize).collect();
@@ -116,6 +112,11 @@ impl fmt::Display for Profile {
         let multiply_adds: u64 = self.rows.iter().map(|row| row.step.multiply_adds).sum();
         let total = self.total().as_secs_f64();
         let rate = if total > 0.0 { 2e-9 * multiply_adds as f64 / total } else { 0.0 };
-        write!(f, "total {:.3} ms, {:.1} million multiply-adds, {rate:.1} GFLOP/s", total * 1e3, multiply_adds as f64 / 1e6)
+        write!(
+            f,
+            "total {:.3} ms, {:.1} million multiply-adds, {rate:.1} GFLOP/s",
+            total * 1e3,
+            multiply_adds as f64 / 1e6
+        )
     }
 }

@@ -79,7 +79,10 @@ pub(super) enum Work {
     GlobalAverage,
     GlobalMax,
     /// To another order, with every channel repeated, and cut to a range.
-    Copy { repeat: usize, clamp: Clamp<f32> },
+    Copy {
+        repeat: usize,
+        clamp: Clamp<f32>,
+    },
     Softmax,
     Opaque(&'static str, Arc<Function>),
 }
@@ -378,7 +381,13 @@ impl RowsFused {
                 match &self.producer {
                     Producer::Input => {}
                     Producer::Pointwise(Product { packed, clamp }) => {
-                        kernels::pointwise(&context.panels(*packed), input.rows(&(y..y + count)), None, *clamp, &mut made);
+                        kernels::pointwise(
+                            &context.panels(*packed),
+                            input.rows(&(y..y + count)),
+                            None,
+                            *clamp,
+                            &mut made,
+                        );
                     }
                     Producer::Dense(geometry, product) => {
                         dense(context, geometry, *product, input.pixels(), y, &mut made, dense_scratch);

@@ -360,13 +360,7 @@ impl Blocks<'_> {
     /// One vector of `OUTPUTS` neighbouring outputs.
     #[inline(always)]
     #[expect(clippy::too_many_arguments, reason = "a part of `line` for each number of outputs")]
-    fn tile<
-        S: Simd,
-        V: SimdFloat<S, Element = f32>,
-        const K: usize,
-        const STRIDE: usize,
-        const OUTPUTS: usize,
-    >(
+    fn tile<S: Simd, V: SimdFloat<S, Element = f32>, const K: usize, const STRIDE: usize, const OUTPUTS: usize>(
         &self,
         simd: S,
         block: Block<'_>,

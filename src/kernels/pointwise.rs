@@ -51,7 +51,12 @@ impl<'a> PackedWeights<'a> {
     ///
     /// As there.
     #[must_use]
-    pub fn pack_blocked(level: SimdLevel, weight: Pixels<'_, f32>, bias: Option<&[f32]>, packed: &'a mut [f32]) -> Self {
+    pub fn pack_blocked(
+        level: SimdLevel,
+        weight: Pixels<'_, f32>,
+        bias: Option<&[f32]>,
+        packed: &'a mut [f32],
+    ) -> Self {
         Self::pack_for(level, true, weight, bias, packed)
     }
 

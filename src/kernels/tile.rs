@@ -263,44 +263,62 @@ impl Panel<'_> {
         simd.vectorize(
             #[inline(always)]
             || {
-                let [lines, count] = output.size;
-                for line in 0..lines {
-                    let mut first = 0;
-                    while first < count {
-                        let left = count - first;
-                        // Two fours rather than a whole tile and a small rest, which has too few sums in flight.
-                        let wanted = if left > MOST && left < 2 * MOST { left.div_ceil(2) } else { left.min(MOST) };
-                        let rows = match wanted {
-                            1 | 2 => wanted,
-                            3 | 4 if MOST > 4 && count >= 4 => 4,
-                            _ if count >= MOST => MOST,
-                            4.. => 4,
-                            _ => 2,
-                        };
-                        first = first.min(count - rows);
-                        let at = At { line, first };
-                        match rows {
-                            1 => self.tile::<S, V, 1, VECTORS>(simd, at, output),
-                            2 => self.tile::<S, V, 2, VECTORS>(simd, at, output),
-                            4 if MOST > 4 => self.tile::<S, V, 4, VECTORS>(simd, at, output),
-                            _ => self.tile::<S, V, MOST, VECTORS>(simd, at, output),
-                        }
-                        first += rows;
-                    }
+                if self.patches.step == BLOCK
+                    && output.strides.pixel == BLOCK
+                    && self.residual.is_none_or(|(map, _)| map.strides.pixel == BLOCK)
+                {
+                    self.lines::<S, V, MOST, VECTORS, true>(simd, output);
+                } else {
+                    self.lines::<S, V, MOST, VECTORS, false>(simd, output);
                 }
             },
         );
     }
 
+    /// Whether pixels lie [`BLOCK`] apart is known to the compiler: then a tile is at constant offsets from its first pixel.
+    #[inline(always)]
+    fn lines<S: Simd, V: SimdFloat<S, Element = f32>, const MOST: usize, const VECTORS: usize, const BLOCKED: bool>(
+        &self,
+        simd: S,
+        output: &mut PixelsMut<'_, f32>,
+    ) {
+        let [lines, count] = output.size;
+        for line in 0..lines {
+            let mut first = 0;
+            while first < count {
+                let left = count - first;
+                // Two fours rather than a whole tile and a small rest, which has too few sums in flight.
+                let wanted = if left > MOST && left < 2 * MOST { left.div_ceil(2) } else { left.min(MOST) };
+                let rows = match wanted {
+                    1 | 2 => wanted,
+                    3 | 4 if MOST > 4 && count >= 4 => 4,
+                    _ if count >= MOST => MOST,
+                    4.. => 4,
+                    _ => 2,
+                };
+                first = first.min(count - rows);
+                let at = At { line, first };
+                match rows {
+                    1 => self.tile::<S, V, 1, VECTORS, BLOCKED>(simd, at, output),
+                    2 => self.tile::<S, V, 2, VECTORS, BLOCKED>(simd, at, output),
+                    4 if MOST > 4 => self.tile::<S, V, 4, VECTORS, BLOCKED>(simd, at, output),
+                    _ => self.tile::<S, V, MOST, VECTORS, BLOCKED>(simd, at, output),
+                }
+                first += rows;
+            }
+        }
+    }
+
     /// `ROWS` pixels by `VECTORS` vectors of output channels.
     #[inline(always)]
-    fn tile<S: Simd, V: SimdFloat<S, Element = f32>, const ROWS: usize, const VECTORS: usize>(
+    fn tile<S: Simd, V: SimdFloat<S, Element = f32>, const ROWS: usize, const VECTORS: usize, const BLOCKED: bool>(
         &self,
         simd: S,
         at: At,
         output: &mut PixelsMut<'_, f32>,
     ) {
         let (width, patches) = (VECTORS * V::LEN, self.patches);
+        let step = |step: usize| if BLOCKED { BLOCK } else { step };
         let (bias, mut weights) = self.weights.split_at(width);
         let mut sums = [[V::splat(simd, 0.0); VECTORS]; ROWS];
         unroll!(v < VECTORS, 3, {
@@ -308,13 +326,15 @@ impl Panel<'_> {
             unroll!(r < ROWS, 8, { sums[r][v] = bias });
         });
         for i in 0..patches.kernel_rows {
-            let mut from = patches.rows.place(i) * patches.row_len + at.line * patches.line_step + at.first * patches.step;
+            let start = at.line * patches.line_step + at.first * step(patches.step);
+            let mut from = patches.rows.place(i) * patches.row_len + start;
             let mut left = patches.depth;
             while left > 0 {
                 let depth = left.min(patches.run);
                 let (segment, rest) = weights.split_at(depth * width);
+                let pixels = &patches.data[from..][..(ROWS - 1) * step(patches.step) + depth];
                 let mut rows: [&[f32]; ROWS] = [&[]; ROWS];
-                unroll!(r < ROWS, 8, { rows[r] = &patches.data[from + r * patches.step..][..depth] });
+                unroll!(r < ROWS, 8, { rows[r] = &pixels[r * step(patches.step)..][..depth] });
                 (weights, from, left) = (rest, from + patches.run_step, left - depth);
                 for (k, weights) in (0..depth).zip(segment.chunks_exact(width)) {
                     unroll!(r < ROWS, 8, {
@@ -327,7 +347,7 @@ impl Panel<'_> {
                 }
             }
         }
-        let start = |strides: Strides, r: usize| at.line * strides.row + (at.first + r) * strides.pixel;
+        let start = |strides: Strides, r: usize| at.line * strides.row + (at.first + r) * step(strides.pixel);
         if let Some(part) = self.part {
             unroll!(r < ROWS, 8, {
                 let residual = self.residual.map(|(map, _)| &map.data[start(map.strides, r)..]);
@@ -339,18 +359,18 @@ impl Panel<'_> {
             return;
         }
         if let Some((map, vectors)) = self.residual {
-            unroll!(r < ROWS, 8, {
-                let residual = &map.data[start(map.strides, r)..];
-                unroll!(v < VECTORS, 3, {
-                    sums[r][v] += V::from_slice(simd, &residual[vectors[v]..][..V::LEN]);
-                });
+            let (residual, step) = (&map.data[start(map.strides, 0)..], step(map.strides.pixel));
+            unroll!(v < VECTORS, 3, {
+                let residual = &residual[vectors[v]..][..(ROWS - 1) * step + V::LEN];
+                unroll!(r < ROWS, 8, { sums[r][v] += V::from_slice(simd, &residual[r * step..][..V::LEN]) });
             });
         }
         let (low, high) = (V::splat(simd, self.clamp.low), V::splat(simd, self.clamp.high));
-        unroll!(r < ROWS, 8, {
-            let output = &mut output.data[start(output.strides, r)..];
-            unroll!(v < VECTORS, 3, {
-                high.min(low.max(sums[r][v])).store_slice(&mut output[self.output[v]..][..V::LEN]);
+        let (start, step) = (start(output.strides, 0), step(output.strides.pixel));
+        unroll!(v < VECTORS, 3, {
+            let output = &mut output.data[start + self.output[v]..][..(ROWS - 1) * step + V::LEN];
+            unroll!(r < ROWS, 8, {
+                high.min(low.max(sums[r][v])).store_slice(&mut output[r * step..][..V::LEN]);
             });
         });
     }

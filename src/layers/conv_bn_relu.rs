@@ -10,9 +10,9 @@ use core::marker::PhantomData;
 use super::filter::{Filter, FilterOptions};
 use super::norm::default_convention;
 use super::{Activation, BatchNorm2d, Initializer, Layer, Parameter, dotted, rounded};
+use crate::engine::{Graph, Value};
 use crate::ops::Epilogue;
 use crate::source::BatchNormConvention;
-use crate::engine::{Graph, Value};
 use crate::{Element, Padding, Result, Runtime, Shape, Tensor, Window};
 
 /// Convolution without bias, batch normalisation, activation: `[N, H, W, I] -> [N, OH, OW, O]`.
