@@ -2,14 +2,16 @@
 //!
 //! The three belong together, so they are checked against each other once, when they are joined.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
+use crate::engine::{CompileOptions, Engine};
 use crate::image::Image;
 use crate::layers::Layer;
 use crate::preprocess::Preprocess;
-use crate::{Error, Result, Runtime, Tensor};
+use crate::{Error, Result, Runtime, Shape, Tensor};
 
-/// A network with its preprocessing and class names. `Send` and `Sync`: threads may share one.
+/// A compiled network with its preprocessing and class names. `Send` and `Sync`: threads may share one, each call takes an
+/// engine of its own, and all of them share the packed weights.
 ///
 /// ```
 /// use mobilenet::classifier::Classifier;
@@ -28,10 +30,19 @@ use crate::{Error, Result, Runtime, Tensor};
 /// ```
 #[derive(Clone, Debug)]
 pub struct Classifier {
-    model: Box<dyn Layer<f32>>,
+    model: Arc<dyn Layer<f32>>,
     preprocess: Preprocess,
     labels: Vec<Arc<str>>,
     runtime: Runtime,
+    engines: Arc<Mutex<Vec<Engines>>>,
+}
+
+/// Engines for one input shape.
+#[derive(Debug)]
+struct Engines {
+    /// Never runs: the others are its clones.
+    prototype: Engine,
+    idle: Vec<Engine>,
 }
 
 impl Classifier {
@@ -57,13 +68,36 @@ impl Classifier {
             let expected = format_args!("[{classes}], one for each class of the network");
             return Err(Error::shape("classifier", "labels", &[labels.len()], expected));
         }
-        Ok(Self { model: Box::new(model), preprocess, labels, runtime: Runtime::new() })
+        let engines = Arc::default();
+        let classifier = Self { model: Arc::new(model), preprocess, labels, runtime: Runtime::new(), engines };
+        let engine = classifier.engine(classifier.preprocess.output_shape())?;
+        classifier.give_back(engine);
+        Ok(classifier)
     }
 
-    /// The same at another SIMD level or with more threads.
+    /// The same at another SIMD level or with more threads; the network is compiled again when it is next used.
     #[must_use]
     pub fn runtime(self, runtime: Runtime) -> Self {
-        Self { runtime, ..self }
+        Self { runtime, engines: Arc::default(), ..self }
+    }
+
+    /// An engine that no other thread uses.
+    fn engine(&self, shape: Shape) -> Result<Engine> {
+        let mut all = self.engines.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(engines) = all.iter_mut().find(|engines| engines.prototype.input_shape() == shape) {
+            return Ok(engines.idle.pop().unwrap_or_else(|| engines.prototype.clone()));
+        }
+        let prototype = self.model.compile(shape, &CompileOptions::new().runtime(self.runtime.clone()))?;
+        let engine = prototype.clone();
+        all.push(Engines { prototype, idle: Vec::new() });
+        Ok(engine)
+    }
+
+    fn give_back(&self, engine: Engine) {
+        let mut all = self.engines.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(engines) = all.iter_mut().find(|engines| engines.prototype.input_shape() == engine.input_shape()) {
+            engines.idle.push(engine);
+        }
     }
 
     /// How photos become inputs.
@@ -90,7 +124,8 @@ impl Classifier {
         self.classify_input(&self.preprocess.apply_rgb(pixels, width, height)?)
     }
 
-    /// Ranks the labels for an input that is already preprocessed, `[1, H, W, 3]`; any size the network takes.
+    /// Ranks the labels for an input that is already preprocessed, `[1, H, W, 3]`; any size the network takes, which is
+    /// compiled for each when it first comes.
     ///
     /// # Errors
     ///
@@ -100,12 +135,16 @@ impl Classifier {
         if shape[0] != 1 {
             return Err(Error::shape("classify", "input", &shape, "[1, H, W, 3]"));
         }
-        let logits = self.model.forward_with(input, &self.runtime)?;
-        if logits.as_slice().len() != self.labels.len() {
+        let mut engine = self.engine(shape)?;
+        if engine.output_len() != self.labels.len() {
             let expected = format_args!("[1, 1, 1, {}]", self.labels.len());
-            return Err(Error::shape("classify", "output of the network", &logits.shape(), expected));
+            return Err(Error::shape("classify", "output of the network", &engine.output_shape(), expected));
         }
-        Predictions::new(logits.as_slice(), &self.labels)
+        let mut logits = vec![0.0; self.labels.len()];
+        let outcome = engine.run(input.view(), &mut logits);
+        self.give_back(engine);
+        outcome?;
+        Predictions::new(&logits, &self.labels)
     }
 }
 

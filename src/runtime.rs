@@ -83,6 +83,13 @@ impl Runtime {
         }
     }
 
+    /// The same on the threads of a pool of the caller's, which other work may share.
+    #[cfg(feature = "rayon")]
+    #[must_use]
+    pub fn pool(self, pool: alloc::sync::Arc<rayon::ThreadPool>) -> Self {
+        Self { pool: Some(pool), ..self }
+    }
+
     /// The SIMD level in use.
     #[must_use]
     pub fn simd_level(&self) -> SimdLevel {

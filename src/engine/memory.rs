@@ -9,9 +9,9 @@ use core::fmt;
 
 use crate::kernels::BLOCK;
 
-/// From this size on, in floats, memory is mapped: two huge pages.
+/// From this size on, in floats, memory is mapped: half a huge page.
 #[cfg(all(feature = "huge-pages", target_os = "linux"))]
-const MAPPED: usize = 1 << 20;
+const MAPPED: usize = 1 << 18;
 
 /// Zeros at first.
 pub(super) struct Memory {

@@ -170,6 +170,15 @@ impl<'g, 'w> Planner<'g, 'w> {
         self.only_reader(self.tail(node).output).filter(|&r| self.convolution(r).is_some_and(Convolution::is_pointwise))
     }
 
+    /// Whether a pointwise convolution has more outputs than inputs and feeds another depthwise one by rows: then its
+    /// input is what should be stored, and it is the other's expansion.
+    fn widens_for_the_next(&self, node: usize) -> bool {
+        let Some(c) = self.convolution(node) else { return false };
+        let [inputs, outputs] = c.filter.channels;
+        let widens = inputs < outputs && c.geometry.output_pixels() > BY_CHANNELS;
+        widens && self.graph.nodes[node].residual.is_none() && self.depthwise_after(node).is_some()
+    }
+
     /// Zeros that the depthwise convolutions that read a value in place need around it.
     fn pads(&self, value: Value) -> Option<[usize; 2]> {
         let windows = self.readers(value).filter_map(|reader| self.convolution(reader).filter(|c| c.is_depthwise()));
@@ -354,7 +363,7 @@ impl<'g, 'w> Planner<'g, 'w> {
 
         // A map that already lies in rows stays by rows.
         let planar = input.format.order == Order::Planar || producer.is_some();
-        if g.input_pixels() <= std::env::var("BYC").map_or(BY_CHANNELS, |v| v.parse().unwrap()) && planar {
+        if g.input_pixels() <= BY_CHANNELS && planar {
             let size = self.graph.size(tail.output);
             let format = Format { order: Order::Planar, ..Format::blocked(size, self.pads(tail.output)) };
             let output = self.store(tail.output, format);
@@ -380,8 +389,8 @@ impl<'g, 'w> Planner<'g, 'w> {
             return;
         }
 
-        let projection = self.pointwise_after(index);
-        let strip_rows = std::env::var("STRIP").map_or(STRIP, |v| v.parse().unwrap()).min(g.output[0]);
+        let projection = self.pointwise_after(index).filter(|&node| !self.widens_for_the_next(node));
+        let strip_rows = STRIP.min(g.output[0]);
         let slots = (g.ring_rows() + (strip_rows - 1) * g.stride[0]).min(h.max(g.ring_rows()));
         let rows = |size: [usize; 3], pads| Format { order: Order::Rows, ..Format::blocked(size, pads) };
         let (mut output, mut residual, mut project) = (tail.output, None, None);

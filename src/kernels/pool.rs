@@ -72,25 +72,36 @@ pub fn global_max<T: Element>(input: Pixels<'_, T>, output: &mut [T]) {
     for_each_pixel(input, output, greater);
 }
 
-/// Gives every pixel's channels to `combine`, with the outputs: the longest runs that are neighbours at once.
+/// Gives every pixel's channels to `combine`, with the outputs: a block at a time, whose outputs stay in registers.
+#[inline(always)]
 fn for_each_pixel<T: Element>(input: Pixels<'_, T>, output: &mut [T], combine: impl Fn(&mut [T], &[T])) {
     let Strides { row, pixel, block } = input.strides;
-    let run = if block == BLOCK { input.channels.max(1) } else { BLOCK };
-    for (index, output) in output.chunks_mut(run).enumerate() {
-        for y in 0..input.size[0] {
-            for x in 0..input.size[1] {
-                combine(output, &input.data[y * row + x * pixel + index * block..]);
-            }
+    let (whole, rest) = output.as_chunks_mut::<BLOCK>();
+    let starts = |index: usize| {
+        (0..input.size[0]).flat_map(move |y| (0..input.size[1]).map(move |x| y * row + x * pixel + index * block))
+    };
+    for (index, output) in whole.iter_mut().enumerate() {
+        let mut results = *output;
+        for start in starts(index) {
+            combine(&mut results, &input.data[start..][..BLOCK]);
+        }
+        *output = results;
+    }
+    if !rest.is_empty() {
+        for start in starts(input.channels / BLOCK) {
+            combine(rest, &input.data[start..]);
         }
     }
 }
 
+#[inline(always)]
 fn add<T: Element>(output: &mut [T], input: &[T]) {
     for (sum, &value) in output.iter_mut().zip(input) {
         *sum += value;
     }
 }
 
+#[inline(always)]
 fn greater<T: Element>(output: &mut [T], input: &[T]) {
     for (greatest, &value) in output.iter_mut().zip(input) {
         *greatest = if value > *greatest || value.is_nan() { value } else { *greatest };

@@ -1,0 +1,53 @@
+//! Shows what a network compiles to, and where a run's time goes: `cargo run --release --example profile`.
+
+mod common;
+
+use std::io::{Write, stdout};
+use std::process::ExitCode;
+
+use common::{Model, Result};
+use mobilenet::layers::Initializer;
+use mobilenet::{CompileOptions, Layer, Runtime, SimdLevel, Tensor};
+
+const HELP: &str = "\
+Shows the steps that a network compiles to, their kernels and buffers, then the time of each with a bar.
+
+  --model NAME         v1, v2, or with alpha in per cent, such as v2_035 (default v2)
+  --size N             input pixels (default 224)
+  --threads N          (default 1)
+  --level NAME         scalar, sse2, sse4.2, avx2, avx512, neon, simd128 (default: the machine's best)
+  --runs R             times are medians of so many runs (default 50)
+  --help               this text";
+
+fn main() -> ExitCode {
+    common::report(run())
+}
+
+fn run() -> Result<ExitCode> {
+    use lexopt::prelude::*;
+    let (mut model, mut size, mut threads, mut runs): (Model, _, _, _) = ("v2".parse()?, 224, 1, 50);
+    let mut level = SimdLevel::detect();
+    let mut parser = lexopt::Parser::from_env();
+    while let Some(argument) = parser.next()? {
+        match argument {
+            Long("model") => model = parser.value()?.parse()?,
+            Long("size") => size = parser.value()?.parse()?,
+            Long("threads") => threads = parser.value()?.parse()?,
+            Long("level") => level = parser.value()?.parse()?,
+            Long("runs") => runs = parser.value()?.parse()?,
+            Long("help") | Short('h') => {
+                writeln!(stdout(), "{HELP}")?;
+                return Ok(ExitCode::SUCCESS);
+            }
+            _ => return Err(argument.unexpected().into()),
+        }
+    }
+    let net = model.build(None, Initializer::Timm)?;
+    let runtime = Runtime::new().level(level)?.threads(threads)?;
+    let mut engine = net.compile([1, size, size, 3], &CompileOptions::new().runtime(runtime))?;
+    let image =
+        Tensor::from_fn([1, size, size, 3], |[_, h, w, c]| ((h * 31 + w * 17 + c * 7) % 255) as f32 / 127.0 - 1.0)?;
+    writeln!(stdout(), "{}\n", engine.plan())?;
+    writeln!(stdout(), "{}", engine.profile(image.view(), runs)?)?;
+    Ok(ExitCode::SUCCESS)
+}
