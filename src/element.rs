@@ -2,6 +2,7 @@
 //!
 //! `f32` is what networks run in and has SIMD kernels; `f64` is what gradients and goldens are checked in.
 
+use alloc::vec::Vec;
 use core::fmt;
 
 mod sealed {
@@ -39,6 +40,9 @@ pub trait Element:
     /// The slice itself if this type is `f32`: the way from generic code to the SIMD kernels.
     fn as_f32(slice: &[Self]) -> Option<&[f32]>;
 
+    /// The values rounded to `f32`; themselves, if this type is `f32`.
+    fn into_f32(values: Vec<Self>) -> Vec<f32>;
+
     /// As [`Element::as_f32`], to write to.
     fn as_f32_mut(slice: &mut [Self]) -> Option<&mut [f32]>;
 }
@@ -59,6 +63,10 @@ impl Element for f32 {
         Some(slice)
     }
 
+    fn into_f32(values: Vec<Self>) -> Vec<f32> {
+        values
+    }
+
     fn as_f32_mut(slice: &mut [Self]) -> Option<&mut [f32]> {
         Some(slice)
     }
@@ -77,6 +85,10 @@ impl Element for f64 {
 
     fn as_f32(_: &[Self]) -> Option<&[f32]> {
         None
+    }
+
+    fn into_f32(values: Vec<Self>) -> Vec<f32> {
+        values.into_iter().map(f32::from_f64).collect()
     }
 
     fn as_f32_mut(_: &mut [Self]) -> Option<&mut [f32]> {

@@ -3,6 +3,7 @@
 //! A value is one feature map `[H, W, C]`; images of a batch pass one by one, so there is no batch axis. Operators come
 //! in an order in which they can run. Weights stay in their layers until they are packed, one operator after another.
 
+use alloc::borrow::Cow;
 use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::sync::Arc;
@@ -70,7 +71,7 @@ pub struct Filter<'a> {
     pub groups: usize,
     /// Gives the weight, `[KH, KW, I / groups, O]` or depthwise `[KH, KW, I, O / I]`, and the bias `[O]`, with batch
     /// normalisation folded.
-    pub weights: Box<dyn Fn() -> (Vec<f32>, Vec<f32>) + 'a>,
+    pub weights: Box<dyn Fn() -> [Cow<'a, [f32]>; 2] + 'a>,
     /// The range of the outputs.
     pub clamp: Clamp<f32>,
 }

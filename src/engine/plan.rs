@@ -520,7 +520,7 @@ impl<'g, 'w> Planner<'g, 'w> {
         self.jobs.sort_by_key(|job| job.node);
         for jobs in self.jobs.chunk_by(|a, b| a.node == b.node) {
             let c = self.convolution(jobs[0].node).expect("a convolution");
-            let (weight, bias) = (c.filter.weights)();
+            let [weight, bias] = (c.filter.weights)();
             let [inputs, outputs] = c.filter.channels;
             let len = c.geometry.taps() * (inputs / c.filter.groups) * outputs;
             for (argument, found, expected) in [("weight", weight.len(), len), ("bias", bias.len(), outputs)] {

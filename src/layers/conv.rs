@@ -75,9 +75,8 @@ impl<T: Element> Layer<T> for Conv2d<T> {
 
     fn lower<'a>(&'a self, graph: &mut Graph<'a>, name: &str, input: Value) -> Result<Value> {
         let weights = || {
-            let bias =
-                self.bias.as_ref().map_or_else(|| vec![0.0; self.filter.out_channels], |b| rounded(b.as_slice()));
-            (rounded(self.filter.weight.as_slice()), bias)
+            let zeros = || vec![0.0; self.filter.out_channels].into();
+            [rounded(self.filter.weight.as_slice()), self.bias.as_ref().map_or_else(zeros, |b| rounded(b.as_slice()))]
         };
         graph.convolution(name, input, self.filter.lower(Activation::None, weights), None)
     }

@@ -9,7 +9,7 @@ use core::marker::PhantomData;
 
 use super::filter::{Filter, FilterOptions};
 use super::norm::default_convention;
-use super::{Activation, BatchNorm2d, Initializer, Layer, Parameter, dotted, rounded};
+use super::{Activation, BatchNorm2d, Initializer, Layer, Parameter, dotted};
 use crate::engine::{Graph, Value};
 use crate::ops::Epilogue;
 use crate::source::BatchNormConvention;
@@ -119,7 +119,7 @@ impl<T: Element> ConvBnRelu<T> {
     ) -> Result<Value> {
         let weights = || {
             let (weight, bias) = self.folded();
-            (rounded(&weight), rounded(&bias))
+            [weight, bias].map(|values| T::into_f32(values).into())
         };
         graph.convolution(name, input, self.filter.lower(self.activation, weights), residual)
     }

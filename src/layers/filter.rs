@@ -2,10 +2,10 @@
 //!
 //! One place decides between pointwise, depthwise and dense, so that `Conv2d` and `ConvBnRelu` cannot disagree.
 
+use alloc::borrow::Cow;
 use alloc::boxed::Box;
 use alloc::format;
 use alloc::string::String;
-use alloc::vec::Vec;
 
 use ndarray::{ArrayView2, ArrayView4};
 
@@ -184,7 +184,7 @@ impl<T: Element> Filter<T> {
     pub(super) fn lower<'a>(
         &self,
         activation: Activation,
-        weights: impl Fn() -> (Vec<f32>, Vec<f32>) + 'a,
+        weights: impl Fn() -> [Cow<'a, [f32]>; 2] + 'a,
     ) -> engine::Filter<'a> {
         engine::Filter {
             window: self.window,

@@ -89,8 +89,8 @@ impl<T: Element> Layer<T> for Linear<T> {
     fn lower<'a>(&'a self, graph: &mut Graph<'a>, name: &str, input: Value) -> Result<Value> {
         let row = graph.flatten(name, input);
         let weights = || {
-            let bias = self.bias.as_ref().map_or_else(|| vec![0.0; self.size()[1]], |bias| rounded(bias.as_slice()));
-            (rounded(self.weight.as_slice()), bias)
+            let zeros = || vec![0.0; self.size()[1]].into();
+            [rounded(self.weight.as_slice()), self.bias.as_ref().map_or_else(zeros, |b| rounded(b.as_slice()))]
         };
         let filter = Filter {
             window: Window::new(1, Padding::VALID),

@@ -53,6 +53,7 @@ pub(crate) use filter::{MAX_CHANNELS, check_range};
 pub(crate) use init::derive_seed;
 pub(crate) use setters;
 
+use alloc::borrow::Cow;
 use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -195,12 +196,13 @@ impl<T: Element> Clone for Box<dyn Layer<T>> {
 
 /// The tensor in another element type.
 fn convert<T: Element, U: Element>(tensor: &Tensor<T>) -> Result<Tensor<U>> {
-    Tensor::from_shape_vec(tensor.shape(), rounded(tensor.as_slice()))
+    let values = tensor.as_slice().iter().map(|value| U::from_f64(Element::to_f64(*value)));
+    Tensor::from_shape_vec(tensor.shape(), values.collect())
 }
 
-/// The values in another element type.
-fn rounded<T: Element, U: Element>(values: &[T]) -> Vec<U> {
-    values.iter().map(|value| U::from_f64(Element::to_f64(*value))).collect()
+/// The values rounded to `f32`; themselves, if they are.
+fn rounded<T: Element>(values: &[T]) -> Cow<'_, [f32]> {
+    T::as_f32(values).map_or_else(|| T::into_f32(values.to_vec()).into(), Cow::Borrowed)
 }
 
 /// `prefix.name`, or `name` alone at the root.

@@ -8,7 +8,7 @@ use alloc::vec::Vec;
 use core::marker::PhantomData;
 
 use super::filter::{MAX_CHANNELS, check_range};
-use super::{Layer, Parameter, Role, dotted, rounded};
+use super::{Layer, Parameter, Role, dotted};
 use crate::engine::{Filter, Graph, Value};
 use crate::kernels::Clamp;
 use crate::source::BatchNormConvention;
@@ -93,7 +93,7 @@ impl<T: Element> Layer<T> for BatchNorm2d<T> {
         let channels = self.channels();
         let weights = || {
             let (scale, shift) = self.fold();
-            (rounded(&scale), rounded(&shift))
+            [scale, shift].map(|values| T::into_f32(values).into())
         };
         let filter = Filter {
             window: Window::new(1, Padding::VALID),

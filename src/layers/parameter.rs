@@ -99,4 +99,16 @@ impl<T: Element> Parameter<T> {
     pub fn as_mut_slice(&mut self) -> &mut [T] {
         self.value.as_slice_mut().expect("standard layout")
     }
+
+    /// Takes as many values in place of its own; their shape may differ, the parameter's stays.
+    pub(super) fn replace(&mut self, array: ArrayD<T>) {
+        let shape = IxDyn(self.shape());
+        if array.is_standard_layout() && array.len() == self.len() {
+            self.value = array.into_shape_with_order(shape).expect("as many elements");
+        } else {
+            for (to, &from) in self.as_mut_slice().iter_mut().zip(&array) {
+                *to = from;
+            }
+        }
+    }
 }

@@ -2,6 +2,7 @@
 //!
 //! Names and array orders are this crate's own; readers of other formats convert before they insert.
 
+use alloc::borrow::Cow;
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::string::String;
 
@@ -96,6 +97,38 @@ impl<T: Element> StateDict<T> {
     ///
     /// In strict mode, any missing, unexpected or misshapen array: all of them in one error, the layer unchanged.
     pub fn load_into(&self, layer: &mut dyn Layer<T>, mode: LoadMode) -> Result<LoadReport> {
+        let report = self.compare(layer, mode)?;
+        layer.visit_mut("", &mut |name, parameter| {
+            if let Some(array) = self.tensors.get(&name)
+                && fits(parameter.role(), array.shape(), parameter.shape())
+            {
+                for (to, &from) in parameter.as_mut_slice().iter_mut().zip(array) {
+                    *to = from;
+                }
+            }
+        });
+        Ok(report)
+    }
+
+    /// As [`StateDict::load_into`], but hands the arrays over instead of copying them.
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn move_into(mut self, layer: &mut dyn Layer<T>, mode: LoadMode) -> Result<LoadReport> {
+        let report = self.compare(layer, mode)?;
+        layer.visit_mut("", &mut |name, parameter| {
+            if let Some(array) = self.tensors.remove(&name)
+                && fits(parameter.role(), array.shape(), parameter.shape())
+            {
+                parameter.replace(array);
+            }
+        });
+        Ok(report)
+    }
+
+    /// How the arrays fit the layer.
+    fn compare(&self, layer: &dyn Layer<T>, mode: LoadMode) -> Result<LoadReport> {
         let mut report = LoadReport::default();
         let mut known = BTreeSet::new();
         layer.visit("", &mut |name, parameter| {
@@ -114,16 +147,19 @@ impl<T: Element> StateDict<T> {
         if mode == LoadMode::Strict && !report.is_exact() {
             return Err(Error::StateMismatch(report));
         }
-        layer.visit_mut("", &mut |name, parameter| {
-            if let Some(array) = self.tensors.get(&name)
-                && fits(parameter.role(), array.shape(), parameter.shape())
-            {
-                for (to, &from) in parameter.as_mut_slice().iter_mut().zip(array) {
-                    *to = from;
-                }
-            }
-        });
         Ok(report)
+    }
+}
+
+impl<'a, T: Element> From<&'a StateDict<T>> for Cow<'a, StateDict<T>> {
+    fn from(state: &'a StateDict<T>) -> Self {
+        Cow::Borrowed(state)
+    }
+}
+
+impl<T: Element> From<StateDict<T>> for Cow<'_, StateDict<T>> {
+    fn from(state: StateDict<T>) -> Self {
+        Cow::Owned(state)
     }
 }
 

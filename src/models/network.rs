@@ -1,5 +1,6 @@
 //! What MobileNetV1 and V2 are once built: a chain of feature blocks, a head, and the source they follow.
 
+use alloc::borrow::Cow;
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -116,19 +117,23 @@ impl<T: Element> Network<T> {
         StateDict::of(self, Some(self.source))
     }
 
-    /// Copies weights in by name.
+    /// Takes weights in by name: of a borrowed state dict copies, an owned one's arrays themselves.
     ///
     /// # Errors
     ///
     /// [`Error::SourceMismatch`] if they were trained with another padding or epsilon than the network was built
     /// with; [`Error::StateMismatch`] as [`StateDict::load_into`]. Either way the network is unchanged.
-    pub fn load(&mut self, state: &StateDict<T>, mode: LoadMode) -> Result<LoadReport> {
+    pub fn load<'s>(&mut self, state: impl Into<Cow<'s, StateDict<T>>>, mode: LoadMode) -> Result<LoadReport> {
+        let state = state.into();
         if let Some(found) = state.source()
             && conventions(found, self.architecture) != conventions(self.source, self.architecture)
         {
             return Err(Error::SourceMismatch { found: found.name(), expected: self.source.name() });
         }
-        state.load_into(self, mode)
+        match state {
+            Cow::Borrowed(state) => state.load_into(self, mode),
+            Cow::Owned(state) => state.move_into(self, mode),
+        }
     }
 }
 

@@ -50,6 +50,6 @@ pub fn mobilenet_v2_network() -> Result<MobileNetV2<f32>> {
     let state = StateDict::from_bytes(WEIGHTS, None)?;
     let builder = MobileNetV2::builder().source(WeightSource::Torchvision).initializer(Initializer::Zeros);
     let mut net = builder.build()?;
-    net.load(&state, LoadMode::Strict)?;
+    net.load(state, LoadMode::Strict)?;
     Ok(net)
 }

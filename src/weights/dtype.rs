@@ -3,6 +3,7 @@
 //! Every value passes through `f64`, which holds each of these types exactly but for integers above 2^53; so half
 //! precision widens without rounding.
 
+use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 use ndarray::{ArrayD, IxDyn};
 
@@ -46,7 +47,7 @@ impl Dtype {
             Self::I16 => read(bytes, |bytes| i16::from_le_bytes(bytes).into()),
             Self::I32 => read(bytes, |bytes| i32::from_le_bytes(bytes).into()),
             Self::I64 => read(bytes, |bytes| i64::from_le_bytes(bytes) as f64),
-            Self::F16 => read(bytes, |bytes| f16::from_le_bytes(bytes).into()),
+            Self::F16 => halves(bytes),
             Self::Bf16 => read(bytes, |bytes| bf16::from_le_bytes(bytes).into()),
             Self::F32 => read(bytes, |bytes| f32::from_le_bytes(bytes).into()),
             Self::F64 => read(bytes, f64::from_le_bytes),
@@ -56,6 +57,21 @@ impl Dtype {
 
 fn read<T: Element, const N: usize>(bytes: &[u8], value: impl Fn([u8; N]) -> f64) -> Vec<T> {
     bytes.as_chunks().0.iter().map(|&chunk| T::from_f64(value(chunk))).collect()
+}
+
+/// Half precision, many at once: one by one, each asks anew what the machine can do.
+fn halves<T: Element>(bytes: &[u8]) -> Vec<T> {
+    const MANY: usize = 256;
+    let mut values = Vec::with_capacity(bytes.len() / 2);
+    let (mut halves, mut floats) = ([f16::ZERO; MANY], [0.0_f32; MANY]);
+    for bytes in bytes.as_chunks().0.chunks(MANY) {
+        for (half, &bytes) in halves.iter_mut().zip(bytes) {
+            *half = f16::from_le_bytes(bytes);
+        }
+        halves.convert_to_f32_slice(&mut floats);
+        values.extend(floats[..bytes.len()].iter().map(|&value| T::from_f64(value.into())));
+    }
+    values
 }
 
 /// An array of these values in row-major order.
