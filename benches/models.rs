@@ -1,8 +1,8 @@
-//! Whole networks, layers' own forward, one image of 224x224, on every SIMD level.
+//! Whole networks, one image of 224x224, on every SIMD level: compiled, and the layers' own forward.
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use mobilenet::layers::Initializer;
-use mobilenet::{Layer, MobileNetV1, MobileNetV2, Runtime, SimdLevel, Tensor};
+use mobilenet::{CompileOptions, Layer, MobileNetV1, MobileNetV2, Runtime, SimdLevel, Tensor};
 
 fn models(c: &mut Criterion) {
     let v1 = MobileNetV1::<f32>::builder().initializer(Initializer::Torchvision).build().unwrap();
@@ -16,7 +16,14 @@ fn models(c: &mut Criterion) {
         let mut group = c.benchmark_group(format!("model/{level}"));
         for (name, net) in &nets {
             group.throughput(Throughput::Elements(net.multiply_adds(input.shape()).unwrap()));
-            group.bench_function(*name, |bencher| bencher.iter(|| net.forward_with(&input, &runtime).unwrap()));
+            let mut engine = net.compile(input.shape(), &CompileOptions::new().level(level)).unwrap();
+            let mut output = vec![0.0; engine.output_len()];
+            group.bench_function(format!("{name}/engine"), |bencher| {
+                bencher.iter(|| engine.run(input.view(), &mut output).unwrap());
+            });
+            group.bench_function(format!("{name}/layers"), |bencher| {
+                bencher.iter(|| net.forward_with(&input, &runtime).unwrap());
+            });
         }
     }
 }

@@ -1,18 +1,47 @@
-//! The kernel calls of the published networks at 224x224, each ready to run on any SIMD level.
-#![allow(dead_code, reason = "each bench uses its part")]
+//! The kernel calls of the published networks at 224x224, in the layouts that the engine gives them, each ready to run on
+//! any SIMD level.
 
 use std::fmt;
 
 use mobilenet::kernels::{
-    Clamp, Group, PackedDepthwise, PackedWeights, Pixels, PixelsMut, conv, conv_scratch_len, depthwise,
-    depthwise_scratch_len, global_average, linear, pointwise,
+    BLOCK, Clamp, Group, PackedDepthwise, PackedWeights, PaddedRows, Pixels, PixelsMut, Strides, conv,
+    conv_scratch_len, depthwise_in_place, global_average, linear, pointwise,
 };
 use mobilenet::models::{MOBILENET_V1_STAGES, MOBILENET_V2_STAGES};
 use mobilenet::source::Rounding;
 use mobilenet::{Padding, SimdLevel, Window};
 
-/// A kernel call with its weights packed: runs once, from an input to an output.
-pub(crate) type Run = Box<dyn FnMut(&[f32], &mut [f32])>;
+/// A kernel call with its weights packed and its maps in place: runs once.
+pub(crate) type Run = Box<dyn FnMut()>;
+
+/// A map in blocks of channels, its rows `gap` pixels longer than the map is wide, on cache lines.
+struct Map {
+    data: Vec<f32>,
+    start: usize,
+    size: [usize; 2],
+    channels: usize,
+    strides: Strides,
+}
+
+impl Map {
+    fn new(side: usize, channels: usize, gap: usize) -> Self {
+        let row = (side + gap) * BLOCK;
+        // The extra row is a depthwise convolution's row of zeros.
+        let strides = Strides { row, pixel: BLOCK, block: (side + 1) * row };
+        let data = vec![0.5; strides.block * channels.div_ceil(BLOCK) + BLOCK];
+        let start = data.as_ptr().align_offset(BLOCK * size_of::<f32>());
+        // Without gaps, rows of a block follow each other and are one row of tiles.
+        Self { data, start, size: [side; 2], channels, strides }
+    }
+
+    fn pixels(&self) -> Pixels<'_, f32> {
+        Pixels::strided(&self.data[self.start..], self.size, self.channels, self.strides)
+    }
+
+    fn pixels_mut(&mut self) -> PixelsMut<'_, f32> {
+        PixelsMut::strided(&mut self.data[self.start..], self.size, self.channels, self.strides)
+    }
+}
 
 /// What follows a pointwise convolution's sums.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,17 +78,21 @@ impl Call {
         }
     }
 
-    /// Floats of its input and its output.
-    pub(crate) fn lengths(self) -> [usize; 2] {
-        match self {
-            Self::Stem { size, outputs } => [size * size * 3, size * size / 4 * outputs],
-            Self::Depthwise { size, channels, stride, .. } => {
-                [size * size * channels, size.div_ceil(stride).pow(2) * channels]
+    /// Bytes of its input, weights and output.
+    pub(crate) fn bytes(self) -> usize {
+        let floats = match self {
+            Self::Stem { size, outputs } => size * size * 3 + 28 * outputs + size * size / 4 * outputs,
+            Self::Depthwise { size, channels, kernel, stride } => {
+                (size * size + kernel * kernel + 1 + size.div_ceil(stride).pow(2)) * channels
             }
-            Self::Pointwise { size, inputs, outputs, .. } => [size * size * inputs, size * size * outputs],
-            Self::GlobalAverage { size, channels } => [size * size * channels, channels],
-            Self::Linear { inputs, outputs } => [inputs, outputs],
-        }
+            Self::Pointwise { size, inputs, outputs, after } => {
+                let maps = inputs + outputs + if after == After::Add { outputs } else { 0 };
+                size * size * maps + (inputs + 1) * outputs
+            }
+            Self::GlobalAverage { size, channels } => (size * size + 1) * channels,
+            Self::Linear { inputs, outputs } => inputs + (inputs + 2) * outputs,
+        };
+        floats * size_of::<f32>()
     }
 
     /// The call with weights packed for a level.
@@ -69,52 +102,54 @@ impl Call {
         match self {
             Self::Stem { size, outputs } => {
                 let g = Window::new(3, Padding::Symmetric(1)).stride(2).over([size; 2]).unwrap();
-                let (weight, bias) = (values(27 * outputs), values(outputs));
+                let (weight, bias, input) = (values(27 * outputs), values(outputs), values(size * size * 3));
                 let mut packed = vec![0.0; PackedWeights::len(level, 27, outputs)];
                 let mut scratch = vec![0.0; conv_scratch_len(&g, 3)];
-                let _ = PackedWeights::pack(level, Pixels::dense(&weight, [1, 27], outputs), Some(&bias), &mut packed);
-                Box::new(move |input, output| {
-                    let weights = PackedWeights::from_packed(level, 27, outputs, &packed);
+                let weight = Pixels::dense(&weight, [1, 27], outputs);
+                let _ = PackedWeights::pack_blocked(level, weight, Some(&bias), &mut packed);
+                let mut output = Map::new(size / 2, outputs, 2);
+                Box::new(move || {
+                    let weights = PackedWeights::from_packed_blocked(level, 27, outputs, &packed);
                     let group = Group { weights, first_input: 0, inputs: 3 };
-                    let input = Pixels::dense(input, [size, size], 3);
-                    let mut output = PixelsMut::dense(output, g.output, outputs);
-                    conv(&g, &group, input, relu6, 0, &mut output, &mut scratch);
+                    let input = Pixels::dense(&input, [size, size], 3);
+                    conv(&g, &group, input, relu6, 0, &mut output.pixels_mut(), &mut scratch);
                 })
             }
             Self::Depthwise { size, channels, kernel, stride } => {
                 let g = Window::new(kernel, Padding::Symmetric(kernel / 2)).stride(stride).over([size; 2]).unwrap();
                 let (weight, bias) = (values(g.taps() * channels), values(channels));
                 let mut packed = vec![0.0; PackedDepthwise::len(g.taps(), channels)];
-                let mut scratch = vec![0.0; depthwise_scratch_len(&g)];
-                let _ = PackedDepthwise::pack(g.taps(), channels, &weight, Some(&bias), &mut packed);
-                Box::new(move |input, output| {
-                    let weights = PackedDepthwise::from_packed(g.taps(), channels, &packed);
-                    let input = Pixels::dense(input, [size, size], channels);
-                    let mut output = PixelsMut::dense(output, g.output, channels);
-                    depthwise(level, &g, &weights, input, relu6, 0, &mut output, &mut scratch);
+                let _ = PackedDepthwise::pack_blocked(g.taps(), channels, &weight, Some(&bias), &mut packed);
+                let input = Map::new(size, channels, 2 * (kernel / 2));
+                let mut output = Map::new(size.div_ceil(stride), channels, 0);
+                Box::new(move || {
+                    let weights = PackedDepthwise::from_packed_blocked(g.taps(), channels, &packed);
+                    let rows = PaddedRows { data: &input.data[input.start..], places: size, strides: input.strides };
+                    depthwise_in_place(level, &g, &weights, rows, relu6, 0, &mut output.pixels_mut());
                 })
             }
             Self::Pointwise { size, inputs, outputs, after } => {
-                let rows = size * size;
                 let (weight, bias) = (values(inputs * outputs), values(outputs));
-                let added = (after == After::Add).then(|| values(rows * outputs));
+                let added = (after == After::Add).then(|| Map::new(size, outputs, 0));
                 let clamp = if after == After::Relu6 { relu6 } else { Clamp::none() };
                 let mut packed = vec![0.0; PackedWeights::len(level, inputs, outputs)];
-                let _ =
-                    PackedWeights::pack(level, Pixels::dense(&weight, [1, inputs], outputs), Some(&bias), &mut packed);
-                Box::new(move |input, output| {
-                    let weights = PackedWeights::from_packed(level, inputs, outputs, &packed);
-                    let added = added.as_ref().map(|added| Pixels::dense(added, [1, rows], outputs));
-                    let mut output = PixelsMut::dense(output, [1, rows], outputs);
-                    pointwise(&weights, Pixels::dense(input, [1, rows], inputs), added, clamp, &mut output);
+                let weight = Pixels::dense(&weight, [1, inputs], outputs);
+                let _ = PackedWeights::pack_blocked(level, weight, Some(&bias), &mut packed);
+                let (input, mut output) = (Map::new(size, inputs, 0), Map::new(size, outputs, 0));
+                Box::new(move || {
+                    let weights = PackedWeights::from_packed_blocked(level, inputs, outputs, &packed);
+                    let added = added.as_ref().map(Map::pixels);
+                    pointwise(&weights, input.pixels(), added, clamp, &mut output.pixels_mut());
                 })
             }
             Self::GlobalAverage { size, channels } => {
-                Box::new(move |input, output| global_average(Pixels::dense(input, [size, size], channels), output))
+                let (input, mut output) = (Map::new(size, channels, 0), vec![0.0; channels]);
+                Box::new(move || global_average(input.pixels(), &mut output))
             }
             Self::Linear { inputs, outputs } => {
-                let (weight, bias) = (values(inputs * outputs), values(outputs));
-                Box::new(move |input, output| linear(level, input, &weight, Some(&bias), Clamp::none(), output))
+                let (input, weight, bias) = (values(inputs), values(inputs * outputs), values(outputs));
+                let mut output = vec![0.0; outputs];
+                Box::new(move || linear(level, &input, &weight, Some(&bias), Clamp::none(), &mut output))
             }
         }
     }

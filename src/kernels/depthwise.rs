@@ -141,10 +141,11 @@ fn blocks(channels: usize, blocked: bool) -> impl Iterator<Item = (usize, usize)
     })
 }
 
-/// Floats of the ring that [`depthwise`] needs as scratch.
+/// Floats that [`depthwise`] needs as scratch: a ring of input rows, and a row of outputs.
 #[must_use]
 pub fn depthwise_scratch_len(geometry: &Conv2dGeometry) -> usize {
-    (geometry.ring_rows() + 1).saturating_mul(geometry.padded_width()).saturating_mul(BLOCK)
+    let ring = (geometry.ring_rows() + 1).saturating_mul(geometry.padded_width());
+    ring.saturating_add(geometry.output[1]).saturating_mul(BLOCK)
 }
 
 /// Rows of a map in blocks of channels, with the padding's zeros to their left and right: input row `y` is in place
@@ -278,44 +279,62 @@ impl Blocks<'_> {
             #[inline(always)]
             || {
                 let g = self.geometry;
-                let width = g.padded_width();
+                let (width, columns) = (g.padded_width(), g.output[1]);
                 let mut ring = Ring::default();
                 if let Source::Copied(_, scratch) = source {
                     scratch.fill(0.0);
                 }
                 for line in 0..output.size[0] {
                     let row = self.first_row + line;
-                    let (rows, data, row_len) = match source {
+                    let to = &mut output.data[line * output.strides.row + output.strides.channel(block.first)..];
+                    match source {
+                        Source::InPlace(input) => {
+                            let data = input.data[block.first / BLOCK * input.strides.block..].as_chunks().0;
+                            let rows = RingRows::of(g, row, input.places);
+                            let from = Line { data, row_len: input.strides.row / BLOCK, rows };
+                            self.any_line::<S, V>(simd, block, from, &mut to[..columns * BLOCK]);
+                        }
                         Source::Copied(input, scratch) => {
-                            let (slots, _) = scratch.as_chunks_mut::<BLOCK>();
+                            let (slots, made) = scratch.split_at_mut((g.ring_rows() + 1) * width * BLOCK);
+                            let (slots, _) = slots.as_chunks_mut();
                             let rows = ring.advance(
                                 g,
                                 row,
                                 #[inline(always)]
                                 |y, slot| copy_row(g, *input, y, block, &mut slots[slot * width..][..width]),
                             );
-                            (rows, &*slots, width)
+                            let made = &mut made[..columns * BLOCK];
+                            self.any_line::<S, V>(simd, block, Line { data: slots, row_len: width, rows }, made);
+                            let (made, _) = made.as_chunks::<BLOCK>();
+                            for (to, made) in to.chunks_mut(output.strides.pixel).zip(made) {
+                                to[..block.lanes].copy_from_slice(&made[..block.lanes]);
+                            }
                         }
-                        Source::InPlace(input) => {
-                            let data = input.data[block.first / BLOCK * input.strides.block..].as_chunks::<BLOCK>().0;
-                            (RingRows::of(g, row, input.places), data, input.strides.row / BLOCK)
-                        }
-                    };
-                    let line = line * output.strides.row + output.strides.channel(block.first);
-                    let line = &mut output.data[line..];
-                    let input = Line { data, row_len, rows, pitch: output.strides.pixel };
-                    match (g.kernel, g.stride, g.dilation) {
-                        ([3, 3], [1, 1], [1, 1]) => self.line::<S, V, 3, 1>(simd, block, input, line),
-                        ([3, 3], [2, 2], [1, 1]) => self.line::<S, V, 3, 2>(simd, block, input, line),
-                        ([5, 5], [1, 1], [1, 1]) => self.line::<S, V, 5, 1>(simd, block, input, line),
-                        ([5, 5], [2, 2], [1, 1]) => self.line::<S, V, 5, 2>(simd, block, input, line),
-                        (_, [_, 1], _) => self.line::<S, V, 0, 1>(simd, block, input, line),
-                        (_, [_, 2], _) => self.line::<S, V, 0, 2>(simd, block, input, line),
-                        _ => self.any_line::<S, V>(simd, block, input, line),
                     }
                 }
             },
         );
+    }
+
+    /// One output row, in a block of its own.
+    #[inline(always)]
+    fn any_line<S: Simd, V: SimdFloat<S, Element = f32>>(
+        &self,
+        simd: S,
+        block: Block<'_>,
+        from: Line<'_>,
+        to: &mut [f32],
+    ) {
+        let g = self.geometry;
+        match (g.kernel, g.stride, g.dilation) {
+            ([3, 3], [1, 1], [1, 1]) => self.line::<S, V, 3, 1>(simd, block, from, to),
+            ([3, 3], [2, 2], [1, 1]) => self.line::<S, V, 3, 2>(simd, block, from, to),
+            ([5, 5], [1, 1], [1, 1]) => self.line::<S, V, 5, 1>(simd, block, from, to),
+            ([5, 5], [2, 2], [1, 1]) => self.line::<S, V, 5, 2>(simd, block, from, to),
+            (_, [_, 1], _) => self.line::<S, V, 0, 1>(simd, block, from, to),
+            (_, [_, 2], _) => self.line::<S, V, 0, 2>(simd, block, from, to),
+            _ => self.line_apart::<S, V>(simd, block, from, to),
+        }
     }
 
     /// One output row of kernels `K` high and wide, without dilation; of any kernel and dilation if `K` is 0.
@@ -344,7 +363,7 @@ impl Blocks<'_> {
                 _ => 1,
             };
             x = x.min(columns - tile);
-            let output = &mut output[x * line.pitch..];
+            let output = &mut output[x * BLOCK..];
             for channel in (0..block.lanes).step_by(V::LEN) {
                 match tile {
                     8 => self.tile::<S, V, K, STRIDE, 8>(simd, block, line, rows, x, channel, output),
@@ -399,14 +418,15 @@ impl Blocks<'_> {
             }
         }
         let (low, high) = (V::splat(simd, self.clamp.low), V::splat(simd, self.clamp.high));
+        let output = &mut output[channel..][..(OUTPUTS - 1) * BLOCK + V::LEN];
         unroll!(o < OUTPUTS, 8, {
-            high.min(low.max(sums[o])).store_slice(&mut output[o * line.pitch + channel..][..V::LEN]);
+            high.min(low.max(sums[o])).store_slice(&mut output[o * BLOCK..][..V::LEN]);
         });
     }
 
     /// One output row with any kernel, stride and dilation, output by output.
     #[inline(always)]
-    fn any_line<S: Simd, V: SimdFloat<S, Element = f32>>(
+    fn line_apart<S: Simd, V: SimdFloat<S, Element = f32>>(
         &self,
         simd: S,
         block: Block<'_>,
@@ -425,7 +445,7 @@ impl Blocks<'_> {
                         sum = load(pixel).mul_add(load(weight), sum);
                     }
                 }
-                high.min(low.max(sum)).store_slice(&mut output[x * line.pitch + channel..][..V::LEN]);
+                high.min(low.max(sum)).store_slice(&mut output[x * BLOCK + channel..][..V::LEN]);
             }
         }
     }
@@ -447,7 +467,7 @@ fn copy_row(g: &Conv2dGeometry, input: Pixels<'_, f32>, row: usize, block: Block
     }
 }
 
-/// Where one output row of a block of channels comes from, and its pitch.
+/// Where one output row of a block of channels comes from.
 #[derive(Clone, Copy)]
 struct Line<'a> {
     /// The places of rows, `row_len` pixels apart.
@@ -455,8 +475,6 @@ struct Line<'a> {
     row_len: usize,
     /// Where the kernel rows are in them.
     rows: RingRows,
-    /// Floats from one output pixel to the next.
-    pitch: usize,
 }
 
 impl<'a> Line<'a> {
