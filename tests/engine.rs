@@ -5,6 +5,7 @@
 
 mod common;
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::LazyLock;
 
 use common::{levels, values};
@@ -17,10 +18,8 @@ use mobilenet::layers::{
 };
 use mobilenet::models::{BottleneckStage, Head, Network, SeparableStage};
 use mobilenet::ndarray::{Array4, ArrayView4, s};
-use mobilenet::source::BatchNormConvention;
 use mobilenet::{
-    Architecture, Element, Error, MobileNetV1, MobileNetV2, Padding, Result, Runtime, Shape, SimdLevel, Tensor,
-    WeightSource,
+    Element, Error, MobileNetV1, MobileNetV2, Padding, Result, Runtime, Shape, SimdLevel, Tensor, WeightSource,
 };
 use proptest::prelude::*;
 use proptest::sample::select;
@@ -420,7 +419,7 @@ proptest! {
     fn random_stages_equal_their_layers(
         size in [1_usize..41, 1_usize..41], channels in 1_usize..5,
         stages in prop::collection::vec(
-            (select(&[1, 3, 5, 7][..]), select(&[1, 2, 6][..]), 1_usize..41, 1_usize..3, 1_usize..4), 1..5),
+            (select(&[1, 3, 5, 7][..]), select(&[1, 2, 6][..]), 1_usize..41, 1_usize..3, 1_usize..4), 0..5),
         alpha in select(&[0.5, 1.0, 1.3][..]), source in select(WeightSource::ALL.to_vec()),
         stride in select(&[None, None, Some(8), Some(16), Some(32)][..]),
         head in select(&[Head::Classifier, Head::FeatureMap, Head::AveragePool, Head::MaxPool][..]),
@@ -452,17 +451,6 @@ proptest! {
     }
 }
 
-/// [`check`] of a chain of layers that are what their names say.
-#[track_caller]
-fn assert_chain(parts: &[Part], shape: Shape) {
-    let images = images(shape);
-    let (net, size) = chain(parts, &images);
-    assert_eq!(net.len(), parts.len(), "a part does not fit");
-    if let Err(report) = check(&net, &images, size) {
-        panic!("{parts:?} at {shape:?}: {report}");
-    }
-}
-
 fn plain(kind: Kind) -> Part {
     Part {
         kind,
@@ -474,6 +462,31 @@ fn plain(kind: Kind) -> Part {
         ratio: 2,
         activation: Activation::Relu6,
     }
+}
+
+#[test]
+fn more_threads_than_rows_and_blocks_change_no_bit() {
+    for (name, net) in samples() {
+        for shape in [[1, 33, 40, 3], [1, 1, 1, 3], [5, 1, 37, 3]] {
+            let images = images(shape);
+            let expected = bits(&run(&mut net.compile(shape, &CompileOptions::new()).unwrap(), images.view()));
+            for count in [4, 7, 16] {
+                let mut engine = net.compile(shape, &CompileOptions::new().threads(count)).unwrap();
+                assert_eq!(bits(&run(&mut engine, images.view())), expected, "{name} {shape:?} {count} threads");
+            }
+        }
+    }
+}
+
+/// What is wrong with the chain of these, if anything: a list of such chains says more than the first of them.
+fn wrong(kinds: &[Kind], shape: Shape) -> Option<String> {
+    let images = images(shape);
+    let parts: Vec<Part> = kinds.iter().map(|&kind| plain(kind)).collect();
+    let (net, size) = chain(&parts, &images);
+    assert_eq!(net.len(), kinds.len(), "{kinds:?} do not fit {shape:?}");
+    let result = catch_unwind(AssertUnwindSafe(|| check(&net, &images, size)));
+    let report = result.unwrap_or_else(|_| Err("panics".into())).err()?;
+    Some(format!("{kinds:?} at {shape:?}: {report}"))
 }
 
 #[test]
@@ -501,15 +514,15 @@ fn every_pair_of_layers_equals_its_layers() {
         Flatten,
         Linear,
     ];
+    let mut all = Vec::new();
     for first in kinds {
         // Kept by rows and by planes, and one pixel; channels that fill a block and that do not.
         for shape in [[1, 19, 18, 3], [1, 9, 8, 16], [1, 1, 1, 5]] {
-            assert_chain(&[plain(first)], shape);
-            for second in kinds {
-                assert_chain(&[plain(first), plain(second)], shape);
-            }
+            all.extend(wrong(&[first], shape));
+            all.extend(kinds.iter().filter_map(|&second| wrong(&[first, second], shape)));
         }
     }
+    assert!(all.is_empty(), "{}", all.join("\n"));
 }
 
 #[test]
@@ -586,8 +599,8 @@ fn a_layer_of_the_users_runs_through_its_forward() {
     let own = || Sequential::new().push(stem(12)).push(Neighbours).push(DepthwiseConv2d::builder(24).build().unwrap());
     let first = Sequential::new().push(Neighbours).push(ConvBnRelu::builder(6, 8).build().unwrap());
     let last = Sequential::new().push(stem(17)).push(GlobalAveragePool).push(Neighbours);
-    for (net, what) in [(own(), "in the middle"), (first, "first"), (last, "last"), (own().push(own_head()), "nested")]
-    {
+    let nested = own().push(Sequential::new().push(GlobalMaxPool).push(Neighbours)).push(Relu6);
+    for (net, what) in [(own(), "in the middle"), (first, "first"), (last, "last"), (nested, "nested")] {
         for shape in [[1, 16, 15, 3], [1, 50, 47, 3], [3, 9, 9, 3]] {
             let mut net = net.clone();
             train(&mut net);
@@ -597,7 +610,7 @@ fn a_layer_of_the_users_runs_through_its_forward() {
 }
 
 fn own_head() -> Sequential<f32> {
-    Sequential::new().push(GlobalMaxPool).push(Neighbours).push(Linear::builder(48, 5).build().unwrap())
+    Sequential::new().push(GlobalMaxPool).push(Neighbours).push(Linear::builder(96, 10).build().unwrap())
 }
 
 #[test]
@@ -620,9 +633,21 @@ fn what_a_layer_of_the_users_does_wrong_is_an_error_of_the_run() {
     }
 }
 
-/// Small networks of both families and one of other layers.
-fn samples() -> [(&'static str, Network<f32>); 2] {
-    [("v1", trained(v1(0.25).build().unwrap())), ("v2", trained(v2(0.35).build().unwrap()))]
+/// Networks with ten outputs: both families, and one of other layers and a user's.
+fn samples() -> [(&'static str, Box<dyn Layer<f32>>); 3] {
+    let other = Sequential::new()
+        .push(stem(12))
+        .push(Neighbours)
+        .push(DepthwiseConv2d::builder(24).channel_multiplier(2).kernel_size(5).build().unwrap())
+        .push(InvertedResidual::builder(48, 48).expand_ratio(2).build().unwrap())
+        .push(own_head());
+    let mut nets: [(_, Box<dyn Layer<f32>>); 3] = [
+        ("v1", Box::new(v1(0.25).build().unwrap())),
+        ("v2", Box::new(v2(0.35).build().unwrap())),
+        ("other", Box::new(other)),
+    ];
+    nets.iter_mut().for_each(|(_, net)| train(&mut **net));
+    nets
 }
 
 #[test]
@@ -802,15 +827,29 @@ fn wrong_inputs_and_outputs_are_errors_that_say_what_was_found_and_expected() {
         }
         let none = Tensor::zeros([0, 32, 33, 3]).unwrap();
         assert_says(engine.run_batch(none.view(), &mut output), &["run: output", "[20]", "expected 0 elements"]);
-        for (len, found) in [(0, "[0]"), (6335, "[6335]"), (6337, "[6337]"), (3168, "[3168]")] {
-            let slice = engine.run_slice(&vec![0.0; len], &mut output);
-            assert_says(slice, &["run: input", found, "expected the elements of [2, 32, 33, 3]"]);
-        }
         let one = Tensor::zeros([1, 32, 33, 3]).unwrap();
         assert_says(engine.profile(one.view(), 0), &["profile: runs is 0", "expected at least 1"]);
         assert_eq!(output, [7.0; 20], "an output that was refused is left alone");
         engine.run(images.view(), &mut output).unwrap();
     }
+}
+
+#[test]
+fn slices_of_any_other_length_are_errors() {
+    let mut engine = stem(8).compile([2, 32, 33, 3], &CompileOptions::new()).unwrap();
+    let mut output = vec![7.0; engine.output_len()];
+    for (len, found) in [(0, "[0]"), (3168, "[3168]"), (6335, "[6335]"), (6337, "[6337]"), (9504, "[9504]")] {
+        let slice = engine.run_slice(&vec![0.0; len], &mut output);
+        assert_says(slice, &["run: input", found, "expected the elements of [2, 32, 33, 3]"]);
+    }
+    assert_eq!(output, vec![7.0; engine.output_len()], "an output that was refused is left alone");
+}
+
+#[test]
+fn maps_that_no_memory_holds_are_errors() {
+    // The input could be counted; its 65536 times as many outputs overflow even that.
+    let wide = ConvBnRelu::<f32>::builder(1, 1 << 16).build().unwrap();
+    assert_says(wide.compile([1, 1 << 24, 1 << 24, 1], &CompileOptions::new()), &["65536"]);
 }
 
 #[test]
@@ -919,87 +958,83 @@ fn profile_times_every_step_of_the_plan() {
     }
 }
 
-/// Channels that died in training.
+/// A scale of channels that died in training: times weights of the order of 1 it is subnormal.
 const DEAD: f64 = 1e-42;
 
-/// A network whose every third channel has this scale, its mean and shift as `train` leaves them or 0.
-fn with_dead_channels<T: Element>(mut net: Sequential<T>, scale: f64, is_shifted: bool) -> Sequential<T> {
-    train(&mut net);
-    net.visit_mut("", &mut |name, parameter| {
-        for value in parameter.as_mut_slice().iter_mut().step_by(3) {
-            match name.rsplit('.').next() {
-                Some("weight") if name.contains("bn") => *value = T::from_f64(scale),
-                Some("running_mean" | "bias") if !is_shifted => *value = T::zero(),
-                _ => {}
-            }
-        }
-    });
-    net
-}
-
-fn bn_layers<T: Element>() -> Sequential<T> {
+/// A dense, a depthwise and a pointwise convolution.
+fn convolutions<T: Element>() -> Sequential<T> {
     let builder = |inputs, outputs| {
         ConvBnRelu::builder(inputs, outputs).activation(Activation::None).initializer(Initializer::Timm)
     };
     Sequential::new()
-        .push(builder(3, 24).kernel_size(3).build().unwrap())
+        .push(builder(24, 24).kernel_size(3).build().unwrap())
         .push(builder(24, 24).groups(24).kernel_size(3).build().unwrap())
-        .push(builder(24, 30).build().unwrap())
+        .push(builder(24, 24).build().unwrap())
 }
 
-/// The bits of outputs of the layers one by one, each on values of its own, and of their chain.
-fn outputs<T: Element>(net: &Sequential<T>) -> Vec<Vec<u32>> {
-    let layers = net.iter().map(|(_, layer)| layer).chain([net as _]);
+fn norm<T: Element>() -> Sequential<T> {
+    Sequential::new().push(BatchNorm2d::builder(24).build().unwrap())
+}
+
+/// Outputs of the chain and of each of its layers, on every level, with this scale, shift and mean in every third
+/// channel.
+fn with_dead_channels<T: Element>(mut net: Sequential<T>, scale: f64, shift: f64, mean: f64) -> Vec<f32> {
+    train(&mut net);
+    net.visit_mut("", &mut |name, parameter| {
+        let value = match parameter.role() {
+            Role::NormScale => scale,
+            Role::NormShift => shift,
+            Role::RunningStatistic if name.ends_with("mean") => mean,
+            _ => return,
+        };
+        parameter.as_mut_slice().iter_mut().step_by(3).for_each(|old| *old = T::from_f64(value));
+    });
+    let images = images([1, 9, 8, 24]);
     let mut found = Vec::new();
-    for layer in layers {
-        let mut channels = 1..40;
-        let shape = channels.find_map(|c| Some([1, 9, 8, c]).filter(|&shape| layer.output_shape(shape).is_ok()));
-        let images = images(shape.unwrap());
+    for layer in net.iter().map(|(_, layer)| layer).chain([&net as _]) {
         for level in levels() {
-            found.push(bits(&run(&mut layer.compile(images.shape(), &on(level, 1)).unwrap(), images.view())));
+            found.extend(run(&mut layer.compile(images.shape(), &on(level, 1)).unwrap(), images.view()));
         }
     }
     found
 }
 
+#[track_caller]
+fn assert_dead_is_zero<T: Element>(net: impl Fn() -> Sequential<T>) {
+    // Only where nothing else is added can such a product be seen.
+    for shift in [0.0, 0.5] {
+        let [dead, zero] = [DEAD, 0.0].map(|scale| with_dead_channels(net(), scale, shift, 0.0));
+        let different = dead.iter().zip(&zero).find(|(dead, zero)| dead.to_bits() != zero.to_bits());
+        assert_eq!(different, None, "shift {shift}: with the scale, and with zero");
+    }
+    let small = with_dead_channels(net(), 1e-30, 0.0, 0.0);
+    assert_ne!(small, with_dead_channels(net(), 0.0, 0.0, 0.0), "a scale of the like that is not subnormal shows");
+}
+
 #[test]
 fn dead_channels_compile_to_zeros_rather_than_subnormals() {
-    for is_shifted in [false, true] {
-        let dead = outputs(&with_dead_channels(bn_layers::<f32>(), DEAD, is_shifted));
-        assert_eq!(dead, outputs(&with_dead_channels(bn_layers::<f32>(), 0.0, is_shifted)), "{is_shifted}");
-        // It would be seen: scales that small do change the outputs.
-        assert_ne!(dead, outputs(&with_dead_channels(bn_layers::<f32>(), 1e-30, false)));
-    }
+    assert_dead_is_zero(convolutions::<f32>);
 }
 
 #[test]
 fn dead_channels_of_double_precision_compile_to_zeros_rather_than_subnormals() {
-    for is_shifted in [false, true] {
-        let dead = outputs(&with_dead_channels(bn_layers::<f64>(), DEAD, is_shifted));
-        assert_eq!(dead, outputs(&with_dead_channels(bn_layers::<f64>(), 0.0, is_shifted)), "{is_shifted}");
-    }
+    assert_dead_is_zero(convolutions::<f64>);
 }
 
 #[test]
-fn no_output_of_a_dead_channel_is_subnormal() {
-    // A mean without a shift: the folded bias is as small as the scale.
-    fn folded<T: Element>(mut net: Sequential<T>) {
-        net.visit_mut("", &mut |name, parameter| {
-            let value = match parameter.role() {
-                Role::NormScale => DEAD,
-                Role::NormShift | Role::Bias => 0.0,
-                Role::RunningStatistic if name.ends_with("mean") => 0.75,
-                _ => return,
-            };
-            parameter.as_mut_slice().fill(T::from_f64(value));
-        });
-        for found in outputs(&net).concat() {
-            assert!(!f32::from_bits(found).is_subnormal(), "{:e}", f32::from_bits(found));
-        }
+fn dead_channels_of_a_normalisation_alone_compile_to_zeros_rather_than_subnormals() {
+    assert_dead_is_zero(norm::<f32>);
+    assert_dead_is_zero(norm::<f64>);
+}
+
+/// The mean times the scale is all that is added, and subnormal too.
+#[test]
+fn dead_channels_have_no_subnormal_bias() {
+    for found in [
+        with_dead_channels(convolutions::<f32>(), DEAD, 0.0, 0.75),
+        with_dead_channels(convolutions::<f64>(), DEAD, 0.0, 0.75),
+        with_dead_channels(norm::<f32>(), DEAD, 0.0, 0.75),
+    ] {
+        assert_eq!(found.into_iter().find(|value| value.is_subnormal()), None);
     }
-    let convention = BatchNormConvention { epsilon: 1e-3, ..WeightSource::Keras.batch_norm(Architecture::MobileNetV2) };
-    folded(bn_layers::<f32>());
-    folded(bn_layers::<f64>());
-    folded(Sequential::<f32>::new().push(BatchNorm2d::builder(12).convention(convention).build().unwrap()));
-    folded(Sequential::<f64>::new().push(BatchNorm2d::builder(12).convention(convention).build().unwrap()));
 }

@@ -6,6 +6,7 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 
 use common::{levels, uniform};
+use mobilenet::engine::CompileOptions;
 use mobilenet::kernels::reference::Pooling;
 use mobilenet::layers::{
     Activation, BatchNorm2d, Conv2d, ConvBnRelu, DepthwiseConv2d, DepthwiseSeparable, GlobalAveragePool, GlobalMaxPool,
@@ -13,7 +14,9 @@ use mobilenet::layers::{
 };
 use mobilenet::models::Network;
 use mobilenet::source::BatchNormConvention;
-use mobilenet::{Architecture, Element, MobileNetV1, MobileNetV2, Padding, Runtime, Tensor, WeightSource, Window, ops};
+use mobilenet::{
+    Architecture, Element, MobileNetV1, MobileNetV2, Padding, Runtime, SimdLevel, Tensor, WeightSource, Window, ops,
+};
 use serde_json::Value;
 
 fn read(name: &str) -> Vec<u8> {
@@ -166,6 +169,14 @@ fn layer<T: Element>(case: &Value) -> Option<Box<dyn Layer<T>>> {
     })
 }
 
+/// What the compiled layer computes on a level.
+fn compiled(layer: &dyn Layer<f32>, input: &Tensor<f32>, level: SimdLevel) -> Vec<f32> {
+    let mut engine = layer.compile(input.shape(), &CompileOptions::new().level(level)).unwrap();
+    let mut output = vec![f32::NAN; engine.output_len()];
+    engine.run(input.view(), &mut output).unwrap();
+    output
+}
+
 fn assert_close(name: &str, found: &[f64], expected: &[f64], tolerance: f64) {
     assert_eq!(found.len(), expected.len(), "{name}");
     for (index, (found, expected)) in found.iter().zip(expected).enumerate() {
@@ -221,17 +232,19 @@ fn single_precision_layers_equal_pytorch_and_tensorflow_to_their_error_bound_on_
         let terms = if case["op"] == "global_avg_pool" { (h * w) as f64 } else { terms };
         for level in levels() {
             let runtime = Runtime::new().level(level).unwrap();
-            let output = single.forward_with(&input(case), &runtime).unwrap();
+            let forward = single.forward_with(&input(case), &runtime).unwrap().into_vec();
             let expected = &expected[&format!("{name}.output")];
-            assert_eq!(output.as_slice().len(), expected.len(), "{name}");
-            for ((found, expected), bound) in output.as_slice().iter().zip(expected).zip(bound.as_slice()) {
-                let bound = if case["op"] == "softmax" { 1.0 } else { *bound };
-                let tolerance = (terms + 8.0) * f64::from(f32::EPSILON) * bound;
-                let difference = (f64::from(*found) - expected).abs();
-                assert!(
-                    difference <= tolerance,
-                    "{name} {level}: {found} instead of {expected}, tolerance {tolerance}"
-                );
+            for (form, output) in [("forward", forward), ("engine", compiled(&*single, &input(case), level))] {
+                assert_eq!(output.len(), expected.len(), "{name}");
+                for ((found, expected), bound) in output.iter().zip(expected).zip(bound.as_slice()) {
+                    let bound = if case["op"] == "softmax" { 1.0 } else { *bound };
+                    let tolerance = (terms + 8.0) * f64::from(f32::EPSILON) * bound;
+                    let difference = (f64::from(*found) - expected).abs();
+                    assert!(
+                        difference <= tolerance,
+                        "{name} {level} {form}: {found} instead of {expected}, tolerance {tolerance}"
+                    );
+                }
             }
         }
     }
@@ -285,9 +298,15 @@ fn single_precision_networks_equal_every_framework() {
     for case in &cases("models.json") {
         let name = case["name"].as_str().unwrap();
         let expected = &expected[&format!("{name}.logits")];
-        let logits = network::<f32>(case).forward(&input(case)).unwrap();
-        let logits: Vec<f64> = logits.as_slice().iter().map(|&value| f64::from(value)).collect();
+        let net = network::<f32>(case);
         let greatest = expected.iter().fold(0.0_f64, |greatest, value| greatest.max(value.abs()));
-        assert_close(name, &logits, expected, 2e-4 * greatest);
+        let check = |form: &str, logits: Vec<f32>| {
+            let logits: Vec<f64> = logits.into_iter().map(f64::from).collect();
+            assert_close(&format!("{name} {form}"), &logits, expected, 2e-4 * greatest);
+        };
+        check("forward", net.forward(&input(case)).unwrap().into_vec());
+        for level in levels() {
+            check(level.name(), compiled(&net, &input(case), level));
+        }
     }
 }

@@ -5,6 +5,7 @@
 
 use alloc::borrow::Cow;
 use alloc::boxed::Box;
+use alloc::format;
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -38,7 +39,7 @@ pub(super) struct Node<'a> {
 }
 
 pub(super) enum Operator<'a> {
-    Convolution(Convolution<'a>),
+    Convolution(Box<Convolution<'a>>),
     GlobalAverage,
     GlobalMax,
     Clamp(Clamp<f32>),
@@ -106,6 +107,29 @@ impl Convolution<'_> {
         let sizes = [self.geometry.output_pixels(), self.geometry.taps(), inputs / groups, outputs];
         sizes.into_iter().fold(1, |product, size| product.saturating_mul(size as u64))
     }
+
+    /// The kernel's id, as [`Layer::kernel`](crate::Layer::kernel) writes it, with the range of the outputs that it ends in.
+    pub(super) fn kernel(&self, clamp: Clamp<f32>) -> String {
+        let g = &self.geometry;
+        let ([h, w], stride) = (g.kernel, g.stride[0]);
+        let kind = match () {
+            () if self.is_pointwise() => String::from("pw"),
+            () if self.is_depthwise() => format!("dw{h}x{w}s{stride}"),
+            () => format!("conv{h}x{w}s{stride}"),
+        };
+        let dilation = if g.dilation[0] > 1 { format!("d{}", g.dilation[0]) } else { String::new() };
+        let groups = match self.filter.groups {
+            groups if groups > 1 && !self.is_depthwise() => format!("g{groups}"),
+            _ => String::new(),
+        };
+        let activation = match clamp {
+            clamp if clamp == Clamp::relu6() => "-relu6",
+            clamp if clamp == Clamp::relu() => "-relu",
+            clamp if clamp == Clamp::none() => "",
+            _ => "-clamp",
+        };
+        format!("f32-{kind}{dilation}{groups}{activation}")
+    }
 }
 
 impl<'a> Graph<'a> {
@@ -154,7 +178,7 @@ impl<'a> Graph<'a> {
             let expected = format_args!("{size:?} and a pointwise convolution");
             return Err(Error::shape(OPERATION, "residual", &self.size(residual), expected));
         }
-        Ok(self.push(name, Operator::Convolution(convolution), input, residual, size))
+        Ok(self.push(name, Operator::Convolution(Box::new(convolution)), input, residual, size))
     }
 
     /// Mean over the map.

@@ -88,3 +88,41 @@ impl fmt::Debug for Memory {
         f.debug_struct("Memory").field("len", &self.len).finish_non_exhaustive()
     }
 }
+
+/// Floats that some steps use.
+pub(super) struct Buffer {
+    pub(super) len: usize,
+    /// The first and the last step that uses it.
+    pub(super) used: [usize; 2],
+}
+
+/// Gives every buffer the lowest place that no buffer used at the same time has; the largest first, as they are the
+/// hardest to place.
+pub(super) fn place(buffers: &[Buffer]) -> (Vec<[usize; 2]>, usize) {
+    let mut order: Vec<usize> = (0..buffers.len()).collect();
+    order.sort_by_key(|&buffer| core::cmp::Reverse(buffers[buffer].len));
+    let mut placed: Vec<[usize; 2]> = buffers.iter().map(|buffer| [0, buffer.len]).collect();
+    let mut taken: Vec<usize> = Vec::new();
+    let mut total = 0;
+    for buffer in order {
+        let Buffer { len, used: [first, last] } = buffers[buffer];
+        let len = len.next_multiple_of(BLOCK);
+        let mut at_once: Vec<[usize; 2]> = taken
+            .iter()
+            .filter(|&&other| buffers[other].used[0] <= last && first <= buffers[other].used[1])
+            .map(|&other| placed[other])
+            .collect();
+        at_once.sort_unstable();
+        let mut start = 0;
+        for [from, len_taken] in at_once {
+            if start + len <= from {
+                break;
+            }
+            start = start.max((from + len_taken).next_multiple_of(BLOCK));
+        }
+        placed[buffer][0] = start;
+        total = total.max(start + len);
+        taken.push(buffer);
+    }
+    (placed, total)
+}

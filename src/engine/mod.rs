@@ -6,8 +6,10 @@
 
 mod execute;
 mod format;
+mod fused;
 mod graph;
 mod memory;
+mod pack;
 mod plan;
 #[cfg(feature = "std")]
 mod profile;
@@ -19,6 +21,7 @@ pub use graph::{Filter, Graph, Value};
 pub use profile::{Profile, ProfileRow};
 pub use report::{PlanRow, PlanTable};
 
+use alloc::borrow::Cow;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
@@ -190,9 +193,7 @@ impl Engine {
         if outputs.len() != expected {
             return Err(Error::shape("run", "output", &[outputs.len()], format_args!("{expected} elements")));
         }
-        let images = images.as_standard_layout();
-        let images = images.as_slice().expect("standard layout");
-        self.execute(images, outputs)
+        self.execute(&contiguous(images), outputs)
     }
 
     /// As [`Engine::run`], of a slice in `[N, H, W, C]` order.
@@ -218,5 +219,13 @@ impl Engine {
     #[must_use]
     pub fn plan(&self) -> PlanTable {
         PlanTable::of(&self.plan)
+    }
+}
+
+/// The elements in order; copied unless they already are.
+fn contiguous(view: ArrayView4<'_, f32>) -> Cow<'_, [f32]> {
+    match view.to_slice() {
+        Some(slice) => Cow::Borrowed(slice),
+        None => view.iter().copied().collect(),
     }
 }

@@ -1,6 +1,5 @@
-//! From operators to steps: what is fused, in which order each value lies, and where.
-//!
-//! Every choice by shape is here:
+//! From operators to steps: what is fused, in which order each value lies, and where. As long as it is because every
+//! choice by shape is here, in one place:
 //!
 //! - A depthwise convolution is fused with what comes before it (a pointwise expansion or a dense stem) and the
 //!   pointwise projection after it. Over a large map it goes by rows ([`RowsFused`]), so that the widened map never
@@ -8,19 +7,26 @@
 //!   fill the caches, and each is read once.
 //! - A value's order follows: rows where rows are written, else planes of channels.
 
+use alloc::boxed::Box;
 use alloc::format;
-use alloc::string::String;
 use alloc::vec::Vec;
 
 use super::format::{Format, Order};
+use super::fused::{ChannelsFused, Producer, RowsFused};
 use super::graph::{Convolution, Graph, Node, Operator, Value};
-use super::memory::Memory;
-use super::step::{ChannelsFused, Packed, Place, Producer, Product, RowsFused, Slot, Step, Work};
-use crate::kernels::{self, BLOCK, Clamp, PackedDepthwise, PackedWeights, Pixels, SimdLevel};
-use crate::{Error, Result};
+use super::memory::{Buffer, Memory, place};
+use super::pack::{Jobs, Packing};
+use super::step::{Packed, Place, Product, Slot, Step, Work};
+use crate::Result;
+use crate::kernels::{self, BLOCK, Clamp, SimdLevel};
 
 /// Most pixels of a map whose depthwise convolution goes by channels: those of MobileNet's stages of 14 x 14 and 7 x 7.
 const BY_CHANNELS: usize = 256;
+
+/// The same for more than one thread, of the output: 7 x 7, whose rows cannot be shared out evenly. Channels can, but then
+/// all threads read what each has written, and writing a line that is in the cache of another core is slow: on two
+/// threads, blocks of 14 x 14 took 1.25 times as long by channels as by rows.
+const SHARED_BY_CHANNELS: usize = 64;
 
 /// Output rows of a strip. Two rows share what they read of the ring, and their strip and ring of 112 x 96 floats still
 /// fit the second-level cache.
@@ -40,33 +46,6 @@ pub(super) struct Plan {
     pub(super) arena_len: usize,
 }
 
-/// Weights to pack.
-struct Job {
-    node: usize,
-    packing: Packing,
-    packed: Packed,
-    /// The first of the outputs.
-    first: usize,
-    len: usize,
-}
-
-#[derive(Clone, Copy)]
-enum Packing {
-    /// In panels, for outputs in blocks of channels or channels-last.
-    Panels {
-        blocked: bool,
-    },
-    Depthwise,
-    /// The bias, then the weights as they are.
-    Plain,
-}
-
-struct Buffer {
-    len: usize,
-    /// The first and the last step that uses it.
-    used: [usize; 2],
-}
-
 struct Planner<'g, 'w> {
     graph: &'g Graph<'w>,
     output: Value,
@@ -76,8 +55,7 @@ struct Planner<'g, 'w> {
     slots: Vec<Option<Slot>>,
     steps: Vec<Step>,
     buffers: Vec<Buffer>,
-    jobs: Vec<Job>,
-    weights_len: usize,
+    packing: Jobs,
 }
 
 impl Plan {
@@ -93,8 +71,7 @@ impl Plan {
             slots,
             steps: Vec::new(),
             buffers: Vec::new(),
-            jobs: Vec::new(),
-            weights_len: 0,
+            packing: Jobs::default(),
         };
         for node in 0..graph.nodes.len() {
             if !planner.done[node] {
@@ -251,7 +228,7 @@ impl<'g, 'w> Planner<'g, 'w> {
             let scratch = kernels::conv_scratch_len(&c.geometry, inputs);
             let parts = self.threads.min(c.geometry.output[0]);
             let work = Work::Grouped(c.geometry, products);
-            let step = self.push(&node.name, &kernel(c, tail.clamp), c.multiply_adds(), work, input, output);
+            let step = self.push(&node.name, &c.kernel(tail.clamp), c.multiply_adds(), work, input, output);
             self.parts(step, parts, scratch);
             return;
         }
@@ -278,7 +255,7 @@ impl<'g, 'w> Planner<'g, 'w> {
         } else {
             (Work::Dense(c.geometry, products), kernels::conv_scratch_len(&c.geometry, inputs))
         };
-        let step = self.push(&node.name, &kernel(c, tail.clamp), c.multiply_adds(), work, input, output);
+        let step = self.push(&node.name, &c.kernel(tail.clamp), c.multiply_adds(), work, input, output);
         self.steps[step].residual = residual;
         self.parts(step, parts, scratch);
     }
@@ -351,19 +328,23 @@ impl<'g, 'w> Planner<'g, 'w> {
         let before = producer.map(|node| {
             let tail = self.close(node);
             let c = self.convolution(node).expect("a convolution");
-            ids.push(kernel(c, tail.clamp));
+            ids.push(c.kernel(tail.clamp));
             multiply_adds += c.multiply_adds();
             (node, c, tail.clamp)
         });
         let tail = self.close(index);
-        ids.push(kernel(c, tail.clamp));
+        ids.push(c.kernel(tail.clamp));
         let depthwise = Product { packed: self.pack(index, Packing::Depthwise, 0, channels), clamp: tail.clamp };
         let pads = [g.before[1], g.after[1]];
         let [h, w] = g.input;
 
         // A map that already lies in rows stays by rows.
         let planar = input.format.order == Order::Planar || producer.is_some();
-        if g.input_pixels() <= BY_CHANNELS && planar {
+        let small = match self.threads {
+            1 => g.input_pixels() <= BY_CHANNELS,
+            _ => g.output_pixels() <= SHARED_BY_CHANNELS,
+        };
+        if small && planar {
             let size = self.graph.size(tail.output);
             let format = Format { order: Order::Planar, ..Format::blocked(size, self.pads(tail.output)) };
             let output = self.store(tail.output, format);
@@ -383,7 +364,7 @@ impl<'g, 'w> Planner<'g, 'w> {
             let width = ChannelsFused::GROUP * BLOCK;
             let plane = Format { order: Order::Planar, ..Format::blocked([h, w, width], Some(pads)) };
             let scratch = if expand.is_empty() { 0 } else { plane.len() };
-            let work = Work::Channels(ChannelsFused { expand, plane, geometry: g, depthwise });
+            let work = Work::Channels(Box::new(ChannelsFused { expand, plane, geometry: g, depthwise }));
             let step = self.push(name, &ids.join("+"), multiply_adds, work, input, output);
             self.parts(step, parts, scratch);
             return;
@@ -398,7 +379,7 @@ impl<'g, 'w> Planner<'g, 'w> {
             let tail = self.close(node);
             let c = self.convolution(node).expect("pointwise");
             let outputs = c.filter.channels[1];
-            ids.push(kernel(c, tail.clamp));
+            ids.push(c.kernel(tail.clamp));
             multiply_adds += c.multiply_adds();
             residual = self.graph.nodes[node].residual.map(|value| self.slot(value));
             let packed = self.pack(node, Packing::Panels { blocked: true }, 0, outputs);
@@ -425,7 +406,7 @@ impl<'g, 'w> Planner<'g, 'w> {
         let format = rows(self.graph.size(output), self.pads(output));
         let parts = self.threads.min(g.output[0]);
         let output = self.store(output, format);
-        let step = self.push(name, &ids.join("+"), multiply_adds, Work::Rows(fused), input, output);
+        let step = self.push(name, &ids.join("+"), multiply_adds, Work::Rows(Box::new(fused)), input, output);
         self.steps[step].residual = residual;
         self.parts(step, parts, scratch);
     }
@@ -501,37 +482,12 @@ impl<'g, 'w> Planner<'g, 'w> {
 
     fn pack(&mut self, node: usize, packing: Packing, first: usize, outputs: usize) -> Packed {
         let c = self.convolution(node).expect("a convolution");
-        let inputs = c.geometry.taps() * (c.filter.channels[0] / c.filter.groups);
-        let len = match packing {
-            Packing::Panels { .. } => PackedWeights::len(self.level, inputs, outputs),
-            Packing::Depthwise => PackedDepthwise::len(c.geometry.taps(), outputs),
-            Packing::Plain => (inputs + 1) * outputs,
-        };
-        let packed = Packed { start: self.weights_len, inputs, outputs };
-        self.jobs.push(Job { node, packing, packed, first, len });
-        self.weights_len += len.next_multiple_of(BLOCK);
-        packed
+        self.packing.add(self.level, node, c, packing, first, outputs)
     }
 
     /// Packs all weights and places all buffers.
     fn finish(mut self) -> Result<Plan> {
-        let mut weights = Memory::new(self.weights_len);
-        let store = weights.as_mut_slice();
-        self.jobs.sort_by_key(|job| job.node);
-        for jobs in self.jobs.chunk_by(|a, b| a.node == b.node) {
-            let c = self.convolution(jobs[0].node).expect("a convolution");
-            let [weight, bias] = (c.filter.weights)();
-            let [inputs, outputs] = c.filter.channels;
-            let len = c.geometry.taps() * (inputs / c.filter.groups) * outputs;
-            for (argument, found, expected) in [("weight", weight.len(), len), ("bias", bias.len(), outputs)] {
-                if found != expected {
-                    return Err(Error::shape("compile", argument, &[found], format_args!("{expected} elements")));
-                }
-            }
-            for job in jobs {
-                job.pack(self.level, c, [&weight, &bias], &mut store[job.packed.start..][..job.len]);
-            }
-        }
+        let weights = self.packing.run(self.level, self.graph)?;
         for (index, step) in self.steps.iter().enumerate() {
             for slot in [Some(step.input), step.residual, Some(step.output)].into_iter().flatten() {
                 if let Place::Buffer(buffer) = slot.place {
@@ -552,85 +508,4 @@ impl<'g, 'w> Planner<'g, 'w> {
             arena_len,
         })
     }
-}
-
-impl Job {
-    fn pack(&self, level: SimdLevel, c: &Convolution<'_>, [weight, bias]: [&[f32]; 2], store: &mut [f32]) {
-        let Packed { inputs, outputs, .. } = self.packed;
-        let all = c.filter.channels[1];
-        let bias = &bias[self.first..][..outputs];
-        match self.packing {
-            Packing::Panels { blocked } => {
-                let weight = Pixels::new(&weight[self.first..], [1, inputs], outputs, all);
-                let _ = if blocked {
-                    PackedWeights::pack_blocked(level, weight, Some(bias), store)
-                } else {
-                    PackedWeights::pack(level, weight, Some(bias), store)
-                };
-            }
-            Packing::Depthwise => {
-                let _ = PackedDepthwise::pack_blocked(c.geometry.taps(), outputs, weight, Some(bias), store);
-            }
-            Packing::Plain => {
-                store[..outputs].copy_from_slice(bias);
-                for (to, from) in store[outputs..].chunks_exact_mut(outputs).zip(weight.chunks_exact(all)) {
-                    to.copy_from_slice(&from[self.first..][..outputs]);
-                }
-            }
-        }
-    }
-}
-
-/// Gives every buffer the lowest place that no buffer used at the same time has; the largest first, as they are the
-/// hardest to place.
-fn place(buffers: &[Buffer]) -> (Vec<[usize; 2]>, usize) {
-    let mut order: Vec<usize> = (0..buffers.len()).collect();
-    order.sort_by_key(|&buffer| core::cmp::Reverse(buffers[buffer].len));
-    let mut placed: Vec<[usize; 2]> = buffers.iter().map(|buffer| [0, buffer.len]).collect();
-    let mut taken: Vec<usize> = Vec::new();
-    let mut total = 0;
-    for buffer in order {
-        let Buffer { len, used: [first, last] } = buffers[buffer];
-        let len = len.next_multiple_of(BLOCK);
-        let mut at_once: Vec<[usize; 2]> = taken
-            .iter()
-            .filter(|&&other| buffers[other].used[0] <= last && first <= buffers[other].used[1])
-            .map(|&other| placed[other])
-            .collect();
-        at_once.sort_unstable();
-        let mut start = 0;
-        for [from, len_taken] in at_once {
-            if start + len <= from {
-                break;
-            }
-            start = start.max((from + len_taken).next_multiple_of(BLOCK));
-        }
-        placed[buffer][0] = start;
-        total = total.max(start + len);
-        taken.push(buffer);
-    }
-    (placed, total)
-}
-
-/// A kernel's id, as [`Layer::kernel`](crate::Layer::kernel) writes it.
-fn kernel(c: &Convolution<'_>, clamp: Clamp<f32>) -> String {
-    let g = &c.geometry;
-    let ([h, w], stride) = (g.kernel, g.stride[0]);
-    let kind = match () {
-        () if c.is_pointwise() => String::from("pw"),
-        () if c.is_depthwise() => format!("dw{h}x{w}s{stride}"),
-        () => format!("conv{h}x{w}s{stride}"),
-    };
-    let dilation = if g.dilation[0] > 1 { format!("d{}", g.dilation[0]) } else { String::new() };
-    let groups = match c.filter.groups {
-        groups if groups > 1 && !c.is_depthwise() => format!("g{groups}"),
-        _ => String::new(),
-    };
-    let activation = match clamp {
-        clamp if clamp == Clamp::relu6() => "-relu6",
-        clamp if clamp == Clamp::relu() => "-relu",
-        clamp if clamp == Clamp::none() => "",
-        _ => "-clamp",
-    };
-    format!("f32-{kind}{dilation}{groups}{activation}")
 }

@@ -1,14 +1,13 @@
 //! Where a run's time goes.
 
 use std::fmt;
-use std::string::String;
 use std::time::{Duration, Instant};
 use std::vec::Vec;
 
 use ndarray::ArrayView4;
 
-use super::Engine;
 use super::report::PlanRow;
+use super::{Engine, contiguous};
 use crate::{Error, Result};
 
 /// Time of every step of a compiled network; `Display` prints it as a table.
@@ -66,8 +65,7 @@ impl Engine {
         if runs == 0 {
             return Err(Error::invalid("profile", "runs", runs, "at least 1"));
         }
-        let input = input.as_standard_layout();
-        let input = input.as_slice().expect("standard layout");
+        let input = contiguous(input);
         let mut output = vec![0.0; self.plan.output.iter().product()];
         let mut times = vec![Vec::with_capacity(runs); self.plan.steps.len()];
         let Self { plan, runtime, arenas, .. } = self;
@@ -75,7 +73,7 @@ impl Engine {
         runtime.install(|| {
             for run in 0..=runs {
                 let mut begin = Instant::now();
-                plan.run(runtime, plan.threads > 1, arena, input, &mut output, |step| {
+                plan.run(runtime, plan.threads > 1, arena, &input, &mut output, |step| {
                     if run > 0 {
                         times[step].push(begin.elapsed());
                     }
@@ -97,7 +95,8 @@ impl fmt::Display for Profile {
         writeln!(f, "{:24} {:52} {:>9} {:>9} {:>8} {:>7}", "layer", "kernels", "us", "MMAdds", "GFLOP/s", "share")?;
         for row in &self.rows {
             let share = self.share(row);
-            let bar: String = core::iter::repeat_n('#', (share * 100.0).round() as usize).collect();
+            #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a share is 0 to 1")]
+            let bar = "█".repeat((share * 100.0).round() as usize);
             writeln!(
                 f,
                 "{:24} {:52} {:>9.1} {:>9.2} {:>8.1} {:>6.1}% {bar}",

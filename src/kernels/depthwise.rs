@@ -396,7 +396,7 @@ impl Blocks<'_> {
             for (i, taps) in block.packed[1..].chunks_exact(self.geometry.kernel[1]).enumerate() {
                 let row = &line.row(i)[x * STRIDE..];
                 for (j, weight) in taps.iter().enumerate() {
-                    let pixels = &row[j * dilation..][..(OUTPUTS - 1) * STRIDE + 1];
+                    let pixels = &row[j * dilation..][..=(OUTPUTS - 1) * STRIDE];
                     let weight = load(weight);
                     unroll!(o < OUTPUTS, 8, { sums[o] = load(&pixels[o * STRIDE]).mul_add(weight, sums[o]) });
                 }

@@ -1,0 +1,115 @@
+//! Packing of weights: all in one block of memory, in the order of their use, one operator after another.
+
+use alloc::vec::Vec;
+
+use super::graph::{Convolution, Graph, Operator};
+use super::memory::Memory;
+use super::step::Packed;
+use crate::kernels::{BLOCK, PackedDepthwise, PackedWeights, Pixels, SimdLevel};
+use crate::{Error, Result};
+
+/// Weights to pack.
+struct Job {
+    node: usize,
+    packing: Packing,
+    packed: Packed,
+    /// The first of the outputs.
+    first: usize,
+    len: usize,
+}
+
+/// How weights are packed.
+#[derive(Clone, Copy)]
+pub(super) enum Packing {
+    /// In panels, for outputs in blocks of channels or channels-last.
+    Panels {
+        blocked: bool,
+    },
+    Depthwise,
+    /// The bias, then the weights as they are.
+    Plain,
+}
+
+/// What is to be packed.
+#[derive(Default)]
+pub(super) struct Jobs {
+    jobs: Vec<Job>,
+    len: usize,
+}
+
+impl Jobs {
+    /// Reserves memory for outputs `first..first + outputs` of a node's weights.
+    pub(super) fn add(
+        &mut self,
+        level: SimdLevel,
+        node: usize,
+        c: &Convolution<'_>,
+        packing: Packing,
+        first: usize,
+        outputs: usize,
+    ) -> Packed {
+        let inputs = c.geometry.taps() * (c.filter.channels[0] / c.filter.groups);
+        let len = match packing {
+            Packing::Panels { .. } => PackedWeights::len(level, inputs, outputs),
+            Packing::Depthwise => PackedDepthwise::len(c.geometry.taps(), outputs),
+            Packing::Plain => (inputs + 1) * outputs,
+        };
+        let packed = Packed { start: self.len, inputs, outputs };
+        self.jobs.push(Job { node, packing, packed, first, len });
+        self.len += len.next_multiple_of(BLOCK);
+        packed
+    }
+
+    /// Packs everything.
+    ///
+    /// # Errors
+    ///
+    /// If an operator's weights are not as many as it said.
+    pub(super) fn run(&mut self, level: SimdLevel, graph: &Graph<'_>) -> Result<Memory> {
+        let mut weights = Memory::new(self.len);
+        let store = weights.as_mut_slice();
+        self.jobs.sort_by_key(|job| job.node);
+        for jobs in self.jobs.chunk_by(|a, b| a.node == b.node) {
+            let Operator::Convolution(c) = &graph.nodes[jobs[0].node].operator else { continue };
+            let [weight, bias] = (c.filter.weights)();
+            let [inputs, outputs] = c.filter.channels;
+            let len = c.geometry.taps() * (inputs / c.filter.groups) * outputs;
+            for (argument, found, expected) in [("weight", weight.len(), len), ("bias", bias.len(), outputs)] {
+                if found != expected {
+                    return Err(Error::shape("compile", argument, &[found], format_args!("{expected} elements")));
+                }
+            }
+            for job in jobs {
+                job.pack(level, c, [&weight, &bias], &mut store[job.packed.start..][..job.len]);
+            }
+        }
+        Ok(weights)
+    }
+}
+
+impl Job {
+    fn pack(&self, level: SimdLevel, c: &Convolution<'_>, [weight, bias]: [&[f32]; 2], store: &mut [f32]) {
+        let Packed { inputs, outputs, .. } = self.packed;
+        let all = c.filter.channels[1];
+        let bias = &bias[self.first..][..outputs];
+        match self.packing {
+            Packing::Panels { blocked } => {
+                let weight = Pixels::new(&weight[self.first..], [1, inputs], outputs, all);
+                let _ = if blocked {
+                    PackedWeights::pack_blocked(level, weight, Some(bias), store)
+                } else {
+                    PackedWeights::pack(level, weight, Some(bias), store)
+                };
+            }
+            Packing::Depthwise => {
+                let _ = PackedDepthwise::pack_blocked(c.geometry.taps(), outputs, weight, Some(bias), store);
+            }
+            Packing::Plain => {
+                store[..outputs].copy_from_slice(bias);
+                for (to, from) in store[outputs..].chunks_exact_mut(outputs).zip(weight.chunks_exact(all)) {
+                    to.copy_from_slice(&from[self.first..][..outputs]);
+                }
+            }
+        }
+    }
+}
