@@ -646,7 +646,9 @@ fn samples() -> [(&'static str, Box<dyn Layer<f32>>); 3] {
         ("v2", Box::new(v2(0.35).build().unwrap())),
         ("other", Box::new(other)),
     ];
-    nets.iter_mut().for_each(|(_, net)| train(&mut **net));
+    for (_, net) in &mut nets {
+        train(&mut **net);
+    }
     nets
 }
 
@@ -795,7 +797,7 @@ fn wrong_inputs_and_outputs_are_errors_that_say_what_was_found_and_expected() {
     for count in [1, 2] {
         let mut engine = net.compile([2, 32, 33, 3], &threads(count)).unwrap();
         let engine = &mut engine;
-        let mut output = [7.0; 20];
+        let mut output = vec![7.0; 20];
         for (shape, found) in [
             ([1, 32, 33, 3], "[1, 32, 33, 3]"),
             ([3, 32, 33, 3], "[3, 32, 33, 3]"),
@@ -829,7 +831,7 @@ fn wrong_inputs_and_outputs_are_errors_that_say_what_was_found_and_expected() {
         assert_says(engine.run_batch(none.view(), &mut output), &["run: output", "[20]", "expected 0 elements"]);
         let one = Tensor::zeros([1, 32, 33, 3]).unwrap();
         assert_says(engine.profile(one.view(), 0), &["profile: runs is 0", "expected at least 1"]);
-        assert_eq!(output, [7.0; 20], "an output that was refused is left alone");
+        assert_eq!(output, vec![7.0; 20], "an output that was refused is left alone");
         engine.run(images.view(), &mut output).unwrap();
     }
 }

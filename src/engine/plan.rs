@@ -245,7 +245,7 @@ impl<'g, 'w> Planner<'g, 'w> {
             return;
         }
         let input = self.slot(node.input);
-        let residual = node.residual.map(|value| self.slot(value));
+        let residual = node.residual.map(|value| self.blocked(value));
         let format = Format::blocked(size, self.pads(tail.output));
         let parts = self.threads.min(format.parts() - usize::from(!small && format.pads.is_some()));
         let products = self.products(index, format.order, parts, tail.clamp);
@@ -381,7 +381,7 @@ impl<'g, 'w> Planner<'g, 'w> {
             let outputs = c.filter.channels[1];
             ids.push(c.kernel(tail.clamp));
             multiply_adds += c.multiply_adds();
-            residual = self.graph.nodes[node].residual.map(|value| self.slot(value));
+            residual = self.graph.nodes[node].residual.map(|value| self.blocked(value));
             let packed = self.pack(node, Packing::Panels { blocked: true }, 0, outputs);
             project = Some(Product { packed, clamp: tail.clamp });
             output = tail.output;
@@ -440,6 +440,17 @@ impl<'g, 'w> Planner<'g, 'w> {
         }
         let output = self.buffer(Format::last(self.graph.size(value)));
         self.push("channels last", "f32-copy", 0, Work::Copy { repeat: 1, clamp: Clamp::none() }, slot, output);
+        output
+    }
+
+    /// A value in blocks, whose last one has room for whole vectors.
+    fn blocked(&mut self, value: Value) -> Slot {
+        let slot = self.slot(value);
+        if slot.format.order != Order::Last {
+            return slot;
+        }
+        let output = self.buffer(Format::blocked(self.graph.size(value), None));
+        self.push("blocks", "f32-copy", 0, Work::Copy { repeat: 1, clamp: Clamp::none() }, slot, output);
         output
     }
 
