@@ -56,14 +56,14 @@ impl Format {
         let row = (left + self.size[1] + right) * BLOCK;
         match self.order {
             Order::Last => Strides { row: self.size[1] * self.channels, pixel: self.channels, block: BLOCK },
-            Order::Rows => Strides { row: self.blocks() * row, pixel: BLOCK, block: row },
-            Order::Planar => Strides { row, pixel: BLOCK, block: self.rows() * row },
+            Order::Rows => Strides { row: self.blocks().saturating_mul(row), pixel: BLOCK, block: row },
+            Order::Planar => Strides { row, pixel: BLOCK, block: self.rows().saturating_mul(row) },
         }
     }
 
-    /// Elements, with zeros and unused lanes.
+    /// Elements, with zeros and unused lanes; the largest number if there is none for them.
     pub(super) fn len(&self) -> usize {
-        self.parts() * self.part_len()
+        self.parts().saturating_mul(self.part_len())
     }
 
     /// Stretches of memory that threads may write apart: rows, or blocks of channels.

@@ -53,7 +53,7 @@ impl RowsFused {
             Producer::Pointwise(_) => (0, self.ring.len()),
             Producer::Dense(geometry, _) => (kernels::conv_scratch_len(geometry, input_channels), self.ring.len()),
         };
-        [dense.next_multiple_of(BLOCK), ring, if self.project.is_some() { self.strip.len() } else { 0 }]
+        [dense.div_ceil(BLOCK).saturating_mul(BLOCK), ring, if self.project.is_some() { self.strip.len() } else { 0 }]
     }
 
     /// Output rows `rows`, which start at `output`.

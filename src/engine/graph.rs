@@ -12,7 +12,7 @@ use alloc::vec::Vec;
 use core::fmt;
 
 use crate::kernels::Clamp;
-use crate::shape::Conv2dGeometry;
+use crate::shape::{Conv2dGeometry, element_count};
 use crate::{Error, Result, Runtime, Tensor, Window};
 
 /// A feature map that an operator gives or takes.
@@ -172,6 +172,7 @@ impl<'a> Graph<'a> {
         let convolution = Convolution { filter, geometry };
         let [rows, columns] = geometry.output;
         let size = [rows, columns, outputs];
+        element_count(OPERATION, &size)?;
         if let Some(residual) = residual
             && (self.size(residual) != size || !convolution.is_pointwise())
         {

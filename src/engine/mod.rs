@@ -202,11 +202,12 @@ impl Engine {
     ///
     /// As [`Engine::run`].
     pub fn run_slice(&mut self, input: &[f32], output: &mut [f32]) -> Result<()> {
-        let view = ArrayView4::from_shape(self.input_shape(), input).map_err(|_| {
-            let expected = format_args!("the elements of {:?}", self.input_shape());
-            Error::shape("run", "input", &[input.len()], expected)
-        })?;
-        self.run(view, output)
+        let shape = self.input_shape();
+        let wrong = || Error::shape("run", "input", &[input.len()], format_args!("the elements of {shape:?}"));
+        if input.len() != shape.iter().product::<usize>() {
+            return Err(wrong());
+        }
+        self.run(ArrayView4::from_shape(shape, input).map_err(|_| wrong())?, output)
     }
 
     /// Bytes of packed weights, which clones share, and of intermediate maps, which each clone has.

@@ -80,10 +80,22 @@ impl Jobs {
                 }
             }
             for job in jobs {
-                job.pack(level, c, [&weight, &bias], &mut store[job.packed.start..][..job.len]);
+                let store = &mut store[job.packed.start..][..job.len];
+                job.pack(level, c, [&weight, &bias], store);
+                flush(store);
             }
         }
         Ok(weights)
+    }
+}
+
+/// Subnormal values become 0: channels that died in training leave them, and CPUs multiply them many times slower
+/// (ncnn#2656).
+fn flush(values: &mut [f32]) {
+    for value in values {
+        if value.abs() < f32::MIN_POSITIVE {
+            *value = 0.0;
+        }
     }
 }
 

@@ -17,8 +17,8 @@ use super::graph::{Convolution, Graph, Node, Operator, Value};
 use super::memory::{Buffer, Memory, place};
 use super::pack::{Jobs, Packing};
 use super::step::{Packed, Place, Product, Slot, Step, Work};
-use crate::Result;
 use crate::kernels::{self, BLOCK, Clamp, SimdLevel};
+use crate::{Error, Result};
 
 /// Most pixels of a map whose depthwise convolution goes by channels: those of MobileNet's stages of 14 x 14 and 7 x 7.
 const BY_CHANNELS: usize = 256;
@@ -27,6 +27,9 @@ const BY_CHANNELS: usize = 256;
 /// all threads read what each has written, and writing a line that is in the cache of another core is slow: on two
 /// threads, blocks of 14 x 14 took 1.25 times as long by channels as by rows.
 const SHARED_BY_CHANNELS: usize = 64;
+
+/// Most floats of a map or of scratch, 4 GiB: an absurd padding becomes an error before it becomes an allocation.
+const MOST_FLOATS: usize = 1 << 30;
 
 /// Output rows of a strip. Two rows share what they read of the ring, and their strip and ring of 112 x 96 floats still
 /// fit the second-level cache.
@@ -402,7 +405,8 @@ impl<'g, 'w> Planner<'g, 'w> {
             project,
             strip: rows([strip_rows, g.output[1], channels], None),
         };
-        let scratch = fused.scratch_lens(input.format.channels).iter().sum();
+        let scratch =
+            fused.scratch_lens(input.format.channels).iter().fold(0, |sum: usize, &len| sum.saturating_add(len));
         let format = rows(self.graph.size(output), self.pads(output));
         let parts = self.threads.min(g.output[0]);
         let output = self.store(output, format);
@@ -482,11 +486,11 @@ impl<'g, 'w> Planner<'g, 'w> {
     }
 
     fn parts(&mut self, step: usize, parts: usize, scratch: usize) {
-        let scratch = scratch.next_multiple_of(BLOCK);
+        let scratch = scratch.div_ceil(BLOCK).saturating_mul(BLOCK);
         self.steps[step].parts = parts.max(1);
         self.steps[step].scratch = scratch;
         if scratch > 0 {
-            self.buffers.push(Buffer { len: scratch * parts.max(1), used: [step; 2] });
+            self.buffers.push(Buffer { len: scratch.saturating_mul(parts.max(1)), used: [step; 2] });
             self.steps[step].scratch_buffer = Some(self.buffers.len() - 1);
         }
     }
@@ -506,6 +510,10 @@ impl<'g, 'w> Planner<'g, 'w> {
                     (*first, *last) = ((*first).min(index), (*last).max(index));
                 }
             }
+        }
+        if let Some(buffer) = self.buffers.iter().find(|buffer| buffer.len > MOST_FLOATS) {
+            let expected = format_args!("at most {MOST_FLOATS} (are padding and dilation meant?)");
+            return Err(Error::invalid("compile", "floats of a map or of scratch", buffer.len, expected));
         }
         let (buffers, arena_len) = place(&self.buffers);
         Ok(Plan {

@@ -145,9 +145,9 @@ impl Step {
     /// Units of the output that parts are made of.
     fn units(&self) -> usize {
         match self.output.format.order {
+            // A linear layer's outputs in blocks, the last of them cut short.
+            _ if matches!(self.work, Work::Linear(_)) => self.output.format.blocks(),
             Order::Planar => self.output.format.blocks(),
-            // A pixel in blocks of channels, the last of them cut short.
-            Order::Last if self.output.format.size == [1, 1] => self.output.format.blocks(),
             Order::Last | Order::Rows => self.output.format.size[0],
         }
     }
@@ -161,7 +161,7 @@ impl Step {
     /// Where a part starts in the output.
     fn start(&self, part: usize) -> usize {
         let format = &self.output.format;
-        let unit = if format.order == Order::Last && format.size == [1, 1] { BLOCK } else { format.part_len() };
+        let unit = if matches!(self.work, Work::Linear(_)) { BLOCK } else { format.part_len() };
         if part == self.parts { format.len() } else { self.units() * part / self.parts * unit }
     }
 

@@ -119,10 +119,11 @@ impl<'a> PackedDepthwise<'a> {
     ///
     /// # Panics
     ///
-    /// If `packed` is shorter than [`PackedDepthwise::len`].
+    /// If `packed` is shorter than those blocks.
     #[must_use]
     pub fn from_packed_blocked(taps: usize, channels: usize, packed: &'a [f32]) -> Self {
-        Self { taps, channels, blocked: true, packed: &packed[..Self::len(taps, channels)] }
+        let len = (taps + 1) * channels.next_multiple_of(BLOCK);
+        Self { taps, channels, blocked: true, packed: &packed[..len] }
     }
 }
 
