@@ -341,8 +341,8 @@ impl<'g, 'w> Planner<'g, 'w> {
         let pads = [g.before[1], g.after[1]];
         let [h, w] = g.input;
 
-        // A map that already lies in rows stays by rows.
-        let planar = input.format.order == Order::Planar || producer.is_some();
+        // A map that already lies in rows stays by rows, and so does one that a dense convolution makes.
+        let planar = before.as_ref().map_or(input.format.order == Order::Planar, |(_, c, _)| c.is_pointwise());
         let small = match self.threads {
             1 => g.input_pixels() <= BY_CHANNELS,
             _ => g.output_pixels() <= SHARED_BY_CHANNELS,
