@@ -341,13 +341,13 @@ impl<'g, 'w> Planner<'g, 'w> {
         let pads = [g.before[1], g.after[1]];
         let [h, w] = g.input;
 
-        // A map that already lies in rows stays by rows, and so does one that a dense convolution makes.
-        let planar = before.as_ref().map_or(input.format.order == Order::Planar, |(_, c, _)| c.is_pointwise());
+        // What a dense convolution makes, it makes row by row.
+        let by_rows = before.as_ref().is_some_and(|(_, c, _)| !c.is_pointwise());
         let small = match self.threads {
             1 => g.input_pixels() <= BY_CHANNELS,
             _ => g.output_pixels() <= SHARED_BY_CHANNELS,
         };
-        if small && planar {
+        if small && !by_rows {
             let size = self.graph.size(tail.output);
             let format = Format { order: Order::Planar, ..Format::blocked(size, self.pads(tail.output)) };
             let output = self.store(tail.output, format);
