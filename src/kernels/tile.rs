@@ -24,7 +24,8 @@ use super::{BLOCK, Clamp, Pixels, PixelsMut, SimdLevel, Strides};
 /// or 15 of 16, one less without fused multiply-add, where the product needs a place. It wants at least 8 sums in
 /// flight (two multiply-adds a cycle, four cycles each).
 ///
-/// - AVX-512: 7 rows, which divide every map of a 224 input (112, 56, 28, 14, 7): 21 sums and 4 operands.
+/// - AVX-512: 7 rows, which divide every map of a 224 input (112, 56, 28, 14, 7): 21 sums and 4 operands; 14 of a single
+///   vector, for which a tile's start and end are a larger part.
 /// - AVX2: 6 x 2, 12 sums and 3 operands; 3 x 3 for an odd number of vectors, as 4 x 3 spills.
 /// - 128 bits without fused multiply-add: 4 x 2.
 macro_rules! with_tile {
@@ -32,11 +33,11 @@ macro_rules! with_tile {
         match ($level.token(), $lanes) {
             #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
             (Some(fearless_simd::Level::Avx512(simd)), 16) => {
-                $run::<_, fearless_simd::f32x16<_>, 7, 7, 7>(simd, $($argument),*)
+                $run::<_, fearless_simd::f32x16<_>, 14, 7, 7>(simd, $($argument),*)
             }
             #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
             (Some(fearless_simd::Level::Avx512(simd)), _) => {
-                $run::<_, fearless_simd::f32x8<_>, 8, 8, 8>(simd, $($argument),*)
+                $run::<_, fearless_simd::f32x8<_>, 14, 8, 8>(simd, $($argument),*)
             }
             #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
             (Some(fearless_simd::Level::Avx2(simd)), _) => {
@@ -64,6 +65,9 @@ macro_rules! with_tile {
     };
 }
 pub(super) use with_tile;
+
+/// Step between the inputs of a stem: stride 2 over red, green and blue.
+const STEM: usize = 6;
 
 /// How a level cuts output channels into panels of vectors.
 ///
@@ -263,21 +267,20 @@ impl Panel<'_> {
         simd.vectorize(
             #[inline(always)]
             || {
-                if self.patches.step == BLOCK
-                    && output.strides.pixel == BLOCK
-                    && self.residual.is_none_or(|(map, _)| map.strides.pixel == BLOCK)
-                {
-                    self.lines::<S, V, MOST, VECTORS, true>(simd, output);
-                } else {
-                    self.lines::<S, V, MOST, VECTORS, false>(simd, output);
+                let residual = self.residual.is_none_or(|(map, _)| map.strides.pixel == BLOCK);
+                match (self.patches.step, output.strides.pixel) {
+                    (BLOCK, BLOCK) if residual => self.lines::<S, V, MOST, VECTORS, BLOCK>(simd, output),
+                    (STEM, BLOCK) if residual => self.lines::<S, V, MOST, VECTORS, STEM>(simd, output),
+                    _ => self.lines::<S, V, MOST, VECTORS, 0>(simd, output),
                 }
             },
         );
     }
 
-    /// Whether pixels lie [`BLOCK`] apart is known to the compiler: then a tile is at constant offsets from its first pixel.
+    /// With a `STEP`, that from one output's inputs to the next, and outputs [`BLOCK`] apart, the compiler knows a tile to be
+    /// at constant offsets from its first pixel; 0 is any step.
     #[inline(always)]
-    fn lines<S: Simd, V: SimdFloat<S, Element = f32>, const MOST: usize, const VECTORS: usize, const BLOCKED: bool>(
+    fn lines<S: Simd, V: SimdFloat<S, Element = f32>, const MOST: usize, const VECTORS: usize, const STEP: usize>(
         &self,
         simd: S,
         output: &mut PixelsMut<'_, f32>,
@@ -299,10 +302,10 @@ impl Panel<'_> {
                 first = first.min(count - rows);
                 let at = At { line, first };
                 match rows {
-                    1 => self.tile::<S, V, 1, VECTORS, BLOCKED>(simd, at, output),
-                    2 => self.tile::<S, V, 2, VECTORS, BLOCKED>(simd, at, output),
-                    4 if MOST > 4 => self.tile::<S, V, 4, VECTORS, BLOCKED>(simd, at, output),
-                    _ => self.tile::<S, V, MOST, VECTORS, BLOCKED>(simd, at, output),
+                    1 => self.tile::<S, V, 1, VECTORS, STEP>(simd, at, output),
+                    2 => self.tile::<S, V, 2, VECTORS, STEP>(simd, at, output),
+                    4 if MOST > 4 => self.tile::<S, V, 4, VECTORS, STEP>(simd, at, output),
+                    _ => self.tile::<S, V, MOST, VECTORS, STEP>(simd, at, output),
                 }
                 first += rows;
             }
@@ -311,33 +314,34 @@ impl Panel<'_> {
 
     /// `ROWS` pixels by `VECTORS` vectors of output channels.
     #[inline(always)]
-    fn tile<S: Simd, V: SimdFloat<S, Element = f32>, const ROWS: usize, const VECTORS: usize, const BLOCKED: bool>(
+    fn tile<S: Simd, V: SimdFloat<S, Element = f32>, const ROWS: usize, const VECTORS: usize, const STEP: usize>(
         &self,
         simd: S,
         at: At,
         output: &mut PixelsMut<'_, f32>,
     ) {
         let (width, patches) = (VECTORS * V::LEN, self.patches);
-        let step = |step: usize| if BLOCKED { BLOCK } else { step };
+        let from_step = if STEP == 0 { patches.step } else { STEP };
+        let step = |step: usize| if STEP == 0 { step } else { BLOCK };
         let (bias, mut weights) = self.weights.split_at(width);
         let mut sums = [[V::splat(simd, 0.0); VECTORS]; ROWS];
         unroll!(v < VECTORS, 3, {
             let bias = V::from_slice(simd, &bias[v * V::LEN..][..V::LEN]);
-            unroll!(r < ROWS, 8, { sums[r][v] = bias });
+            unroll!(r < ROWS, 14, { sums[r][v] = bias });
         });
         for i in 0..patches.kernel_rows {
-            let start = at.line * patches.line_step + at.first * step(patches.step);
+            let start = at.line * patches.line_step + at.first * from_step;
             let mut from = patches.rows.place(i) * patches.row_len + start;
             let mut left = patches.depth;
             while left > 0 {
                 let depth = left.min(patches.run);
                 let (segment, rest) = weights.split_at(depth * width);
-                let pixels = &patches.data[from..][..(ROWS - 1) * step(patches.step) + depth];
+                let pixels = &patches.data[from..][..(ROWS - 1) * from_step + depth];
                 let mut rows: [&[f32]; ROWS] = [&[]; ROWS];
-                unroll!(r < ROWS, 8, { rows[r] = &pixels[r * step(patches.step)..][..depth] });
+                unroll!(r < ROWS, 14, { rows[r] = &pixels[r * from_step..][..depth] });
                 (weights, from, left) = (rest, from + patches.run_step, left - depth);
                 for (k, weights) in (0..depth).zip(segment.chunks_exact(width)) {
-                    unroll!(r < ROWS, 8, {
+                    unroll!(r < ROWS, 14, {
                         let input = V::splat(simd, rows[r][k]);
                         unroll!(v < VECTORS, 3, {
                             let weight = V::from_slice(simd, &weights[v * V::LEN..][..V::LEN]);
@@ -349,7 +353,7 @@ impl Panel<'_> {
         }
         let start = |strides: Strides, r: usize| at.line * strides.row + (at.first + r) * step(strides.pixel);
         if let Some(part) = self.part {
-            unroll!(r < ROWS, 8, {
+            unroll!(r < ROWS, 14, {
                 let residual = self.residual.map(|(map, _)| &map.data[start(map.strides, r)..]);
                 let output = &mut output.data[start(output.strides, r)..][..part];
                 // A copy: were the sums themselves lent, they would live in memory.
@@ -362,14 +366,14 @@ impl Panel<'_> {
             let (residual, step) = (&map.data[start(map.strides, 0)..], step(map.strides.pixel));
             unroll!(v < VECTORS, 3, {
                 let residual = &residual[vectors[v]..][..(ROWS - 1) * step + V::LEN];
-                unroll!(r < ROWS, 8, { sums[r][v] += V::from_slice(simd, &residual[r * step..][..V::LEN]) });
+                unroll!(r < ROWS, 14, { sums[r][v] += V::from_slice(simd, &residual[r * step..][..V::LEN]) });
             });
         }
         let (low, high) = (V::splat(simd, self.clamp.low), V::splat(simd, self.clamp.high));
         let (start, step) = (start(output.strides, 0), step(output.strides.pixel));
         unroll!(v < VECTORS, 3, {
             let output = &mut output.data[start + self.output[v]..][..(ROWS - 1) * step + V::LEN];
-            unroll!(r < ROWS, 8, {
+            unroll!(r < ROWS, 14, {
                 high.min(low.max(sums[r][v])).store_slice(&mut output[r * step..][..V::LEN]);
             });
         });
