@@ -377,7 +377,7 @@ fn loaded_weights_give_the_same_answers() {
     let builder = || MobileNetV2::<f32>::builder().alpha(0.1).classes(5);
     let trained = builder().seed(1).build().unwrap();
     let mut net = builder().initializer(Initializer::Zeros).build().unwrap();
-    let report = net.load(&trained.state_dict(), LoadMode::Strict).unwrap();
+    let report = net.load(trained.state_dict(), LoadMode::Strict).unwrap();
     assert!(report.is_exact());
     assert_eq!(report.loaded, trained.state_dict().len());
     let images = Tensor::from_fn([1, 32, 32, 3], |[_, h, w, c]| (h * w + c) as f32 / 500.0 - 1.0).unwrap();
