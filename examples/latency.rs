@@ -75,7 +75,8 @@ fn run() -> Result<ExitCode> {
     let size = expected.as_slice().iter().fold(0.0_f32, |size, value| size.max(value.abs()));
     let differences = output.iter().zip(expected.as_slice()).map(|(found, expected)| (found - expected).abs() / size);
     // A NaN must not get lost.
-    let difference = differences.fold(0.0, |most: f32, value| if value <= most { most } else { value });
+    let difference =
+        differences.fold(0.0, |most: f32, value| if most.is_nan() || value <= most { most } else { value });
     times.sort_by(f64::total_cmp);
     let (min, median, p90) = (times[0], times[runs / 2], times[(runs * 9 / 10).min(runs - 1)]);
     writeln!(

@@ -19,6 +19,9 @@ Shows the steps that a network compiles to, their kernels and buffers, then the 
   --runs R             times are medians of so many runs (default 50)
   --help               this text";
 
+/// Few enough that their times fit in memory.
+const MOST_RUNS: usize = 100_000;
+
 fn main() -> ExitCode {
     common::report(run())
 }
@@ -41,6 +44,9 @@ fn run() -> Result<ExitCode> {
             }
             _ => return Err(argument.unexpected().into()),
         }
+    }
+    if !(1..=MOST_RUNS).contains(&runs) {
+        return Err(format!("--runs is {runs}, expected 1 to {MOST_RUNS}").into());
     }
     let net = model.build(None, Initializer::Timm)?;
     let runtime = Runtime::new().level(level)?.threads(threads)?;

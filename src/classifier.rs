@@ -2,7 +2,7 @@
 //!
 //! The three belong together, so they are checked against each other once, when they are joined.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::engine::{CompileOptions, Engine};
 use crate::image::Image;
@@ -36,6 +36,9 @@ pub struct Classifier {
     runtime: Runtime,
     engines: Arc<Mutex<Vec<Engines>>>,
 }
+
+/// Input shapes that stay compiled: each has packed weights of its own.
+const MOST_SHAPES: usize = 4;
 
 /// Engines for one input shape.
 #[derive(Debug)]
@@ -83,21 +86,28 @@ impl Classifier {
 
     /// An engine that no other thread uses.
     fn engine(&self, shape: Shape) -> Result<Engine> {
-        let mut all = self.engines.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(engines) = all.iter_mut().find(|engines| engines.prototype.input_shape() == shape) {
+        if let Some(engines) = self.lock().iter_mut().find(|engines| engines.prototype.input_shape() == shape) {
             return Ok(engines.idle.pop().unwrap_or_else(|| engines.prototype.clone()));
         }
         let prototype = self.model.compile(shape, &CompileOptions::new().runtime(self.runtime.clone()))?;
         let engine = prototype.clone();
+        let mut all = self.lock();
+        if all.len() >= MOST_SHAPES {
+            // The first is the preprocessing's, the last the most recent.
+            all.remove(1);
+        }
         all.push(Engines { prototype, idle: Vec::new() });
         Ok(engine)
     }
 
     fn give_back(&self, engine: Engine) {
-        let mut all = self.engines.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(engines) = all.iter_mut().find(|engines| engines.prototype.input_shape() == engine.input_shape()) {
+        if let Some(engines) = self.lock().iter_mut().find(|e| e.prototype.input_shape() == engine.input_shape()) {
             engines.idle.push(engine);
         }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Engines>> {
+        self.engines.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// How photos become inputs.

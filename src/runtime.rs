@@ -107,6 +107,7 @@ impl Runtime {
     }
 
     /// Runs `work` on the threads of this runtime: [`Runtime::join`] inside it uses them all.
+    #[cfg_attr(not(feature = "rayon"), expect(clippy::unused_self, reason = "threads come with `rayon`"))]
     pub(crate) fn install<R: Send>(&self, work: impl FnOnce() -> R + Send) -> R {
         #[cfg(feature = "rayon")]
         if let Some(pool) = &self.pool {

@@ -10,7 +10,7 @@ use std::sync::LazyLock;
 
 use common::{levels, values};
 use mobilenet::check::{Tolerance, compare};
-use mobilenet::engine::{CompileOptions, Engine};
+use mobilenet::engine::{CompileOptions, Engine, Filter, Graph, Value};
 use mobilenet::layers::{
     Activation, BatchNorm2d, Conv2d, ConvBnRelu, DepthwiseConv2d, DepthwiseSeparable, Dropout, Flatten,
     GlobalAveragePool, GlobalMaxPool, Initializer, InvertedResidual, Layer, Linear, Relu, Relu6, Role, Sequential,
@@ -907,7 +907,7 @@ fn plan_lists_every_step_and_counts_all_work() {
                 assert!((1..=count).contains(&row.parts), "{name}: {} parts", row.parts);
             }
             assert_eq!(plan.rows.last().unwrap().output, [1, 1, 1, 10], "{name}");
-            assert_eq!(engine.memory(), [plan.weight_bytes, plan.activation_bytes], "{name}");
+            assert_eq!(engine.memory(), [plan.weight_bytes, count * plan.activation_bytes], "{name}");
             let weights = 4 * net.parameter_count();
             assert!(
                 (weights / 10 * 9..weights / 10 * 12).contains(&plan.weight_bytes),
@@ -1041,5 +1041,100 @@ fn dead_channels_have_no_subnormal_bias() {
         with_dead_channels(norm::<f32>(), DEAD, 0.0, 0.75),
     ] {
         assert_eq!(found.into_iter().find(|value| value.is_subnormal()), None);
+    }
+}
+
+#[test]
+fn normalisations_and_clamps_after_convolutions_cost_no_step() {
+    let mut net = Sequential::<f32>::new()
+        .push(Conv2d::builder(8, 24).build().unwrap())
+        .push(BatchNorm2d::builder(24).build().unwrap())
+        .push(Relu6)
+        .push(DepthwiseConv2d::builder(24).build().unwrap())
+        .push(BatchNorm2d::builder(24).build().unwrap())
+        .push(Relu)
+        .push(Conv2d::builder(24, 12).build().unwrap())
+        .push(BatchNorm2d::builder(12).build().unwrap());
+    train(&mut net);
+    let shape = [1, 23, 20, 8];
+    let plan = net.compile(shape, &CompileOptions::new()).unwrap().plan();
+    // The block, and the copy of its output into the user's order.
+    assert_eq!(plan.rows.len(), 2, "{plan}");
+    assert_equals_forward(&net, shape, "block of plain layers");
+}
+
+/// A shortcut that is computed after the main branch.
+#[derive(Clone, Debug)]
+struct LateShortcut([ConvBnRelu<f32>; 4]);
+
+impl Layer<f32> for LateShortcut {
+    fn kind(&self) -> &'static str {
+        "LateShortcut"
+    }
+
+    fn output_shape(&self, input: Shape) -> Result<Shape> {
+        self.0[3].output_shape(input)
+    }
+
+    fn forward_with(&self, input: &Tensor<f32>, runtime: &Runtime) -> Result<Tensor<f32>> {
+        let [expand, depthwise, project, shortcut] = &self.0;
+        let expanded = expand.forward_with(input, runtime)?;
+        let main = project.forward_with(&depthwise.forward_with(&expanded, runtime)?, runtime)?;
+        mobilenet::ops::add(main, &shortcut.forward_with(input, runtime)?)
+    }
+
+    fn lower<'a>(&'a self, graph: &mut Graph<'a>, name: &str, input: Value) -> Result<Value> {
+        let [expand, depthwise, project, shortcut] = &self.0;
+        let expanded = expand.lower(graph, name, input)?;
+        let filtered = depthwise.lower(graph, name, expanded)?;
+        let residual = shortcut.lower(graph, name, input)?;
+        let weights = || {
+            let (weight, bias) = project.folded();
+            [weight.into(), bias.into()]
+        };
+        let filter = Filter {
+            window: *project.window(),
+            channels: [24, 12],
+            groups: 1,
+            weights: Box::new(weights),
+            clamp: project.activation().clamp(),
+        };
+        graph.convolution(name, filtered, filter, Some(residual))
+    }
+}
+
+#[test]
+fn a_shortcut_after_the_main_branch_is_added() {
+    let part = |inputs, outputs| ConvBnRelu::<f32>::builder(inputs, outputs).activation(Activation::None);
+    let parts = [part(8, 24), part(24, 24).groups(24).kernel_size(3), part(24, 12), part(8, 12)];
+    let layer = LateShortcut(parts.map(|builder| builder.build().unwrap()));
+    for shape in [[1, 23, 20, 8], [1, 7, 7, 8]] {
+        assert_equals_forward(&layer, shape, "late shortcut");
+    }
+}
+
+/// Says that it has outputs of this shape.
+#[derive(Clone, Debug)]
+struct Claims(Shape);
+
+impl Layer<f32> for Claims {
+    fn kind(&self) -> &'static str {
+        "Claims"
+    }
+
+    fn output_shape(&self, _: Shape) -> Result<Shape> {
+        Ok(self.0)
+    }
+
+    fn forward_with(&self, input: &Tensor<f32>, _: &Runtime) -> Result<Tensor<f32>> {
+        Ok(input.clone())
+    }
+}
+
+#[test]
+fn what_a_layer_of_the_users_claims_is_checked() {
+    for (shape, found) in [([1, 0, 3, 3], "[0, 3, 3]"), ([1, 1 << 31, 1 << 31, 8], "[1, 2147483648, 2147483648, 8]")] {
+        let net = Sequential::new().push(Claims(shape)).push(Flatten);
+        assert_says(net.compile([1, 3, 3, 3], &CompileOptions::new()), &[found, "expected"]);
     }
 }

@@ -86,7 +86,7 @@ fn batch(plan: &Plan, runtime: &Runtime, arenas: &mut [Memory], images: &[f32], 
 /// An equal share of the images for every arena, each on one thread.
 fn apart(plan: &Plan, runtime: &Runtime, arenas: &mut [Memory], images: &[f32], outputs: &mut [f32]) -> Result<()> {
     if let [arena] = arenas {
-        let [image, output] = [plan.input, plan.output].map(|size| size.iter().product::<usize>());
+        let [image, output] = [plan.input, plan.output].map(|size| size.iter().product::<usize>().max(1));
         for (image, output) in images.chunks_exact(image).zip(outputs.chunks_exact_mut(output)) {
             plan.run(runtime, false, arena.as_mut_slice(), image, output, |_| ())?;
         }

@@ -4,7 +4,7 @@ use crate::kernels::{BLOCK, PaddedRows, Pixels, PixelsMut, Strides};
 
 /// Most pixels of a planar map: those of MobileNet's stages of 14 x 14 and 7 x 7, where it is the weights that fill the
 /// caches, and threads share a block's channels rather than its rows.
-const PLANAR: usize = 256;
+pub(super) const PLANAR: usize = 256;
 
 /// Order of a value's elements.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -96,6 +96,13 @@ impl Convolution<'_> {
         groups == inputs && groups > 1
     }
 
+    /// Whether it only scales and shifts each channel.
+    pub(super) fn is_norm(&self) -> bool {
+        let (g, [inputs, outputs]) = (&self.geometry, self.filter.channels);
+        let alone = g.taps() == 1 && g.stride == [1, 1] && g.output == g.input && g.before == [0, 0];
+        alone && inputs == outputs && self.filter.groups == inputs
+    }
+
     /// Whether it is a matrix product over pixels.
     pub(super) fn is_pointwise(&self) -> bool {
         let g = &self.geometry;
@@ -164,8 +171,8 @@ impl<'a> Graph<'a> {
         }
         let geometry = filter.window.over([h, w])?;
         for (argument, channels) in [("input channels", inputs), ("output channels", outputs)] {
-            if filter.groups == 0 || channels % filter.groups != 0 {
-                let expected = format_args!("a multiple of {} groups", filter.groups);
+            if filter.groups == 0 || channels == 0 || channels % filter.groups != 0 {
+                let expected = format_args!("a multiple of {} groups, not 0", filter.groups);
                 return Err(Error::invalid(OPERATION, argument, channels, expected));
             }
         }
@@ -173,6 +180,8 @@ impl<'a> Graph<'a> {
         let [rows, columns] = geometry.output;
         let size = [rows, columns, outputs];
         element_count(OPERATION, &size)?;
+        let [kernel_h, kernel_w] = geometry.kernel;
+        element_count(OPERATION, &[kernel_h, kernel_w, inputs / convolution.filter.groups, outputs])?;
         if let Some(residual) = residual
             && (self.size(residual) != size || !convolution.is_pointwise())
         {
@@ -208,7 +217,10 @@ impl<'a> Graph<'a> {
     pub fn flatten(&mut self, name: &str, input: Value) -> Value {
         match self.size(input) {
             [1, 1, _] => input,
-            [h, w, c] => self.push(name, Operator::Flatten, input, None, [1, 1, h * w * c]),
+            [h, w, c] => {
+                let elements = h.saturating_mul(w).saturating_mul(c);
+                self.push(name, Operator::Flatten, input, None, [1, 1, elements])
+            }
         }
     }
 

@@ -67,8 +67,8 @@ impl Store {
     fn map(len: usize) -> Option<Self> {
         const HUGE: usize = 2 << 20;
         // Whole huge pages, and room to start on one. What is not touched costs nothing.
-        let bytes = (len * size_of::<f32>()).next_multiple_of(HUGE);
-        let map = memmap2::MmapMut::map_anon(bytes + HUGE).ok()?;
+        let bytes = len.checked_mul(size_of::<f32>())?.checked_next_multiple_of(HUGE)?;
+        let map = memmap2::MmapMut::map_anon(bytes.checked_add(HUGE)?).ok()?;
         let start = map.as_ptr().align_offset(HUGE).min(HUGE);
         // A hint: without it, everything is as fast as on a system that has no huge pages.
         let _ = map.advise_range(memmap2::Advice::HugePage, start, bytes);

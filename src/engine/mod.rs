@@ -1,8 +1,9 @@
 //! The inference engine: what a network compiles to.
 //!
 //! Layers lower themselves into a [`Graph`] of operators; compiling it folds batch normalisation, packs the weights for one
-//! SIMD level, fuses what is worth fusing and gives every intermediate map its place in one block of memory. A run then
-//! computes and nothing else: it allocates nothing, takes no lock and, on one thread, makes no system call.
+//! SIMD level, fuses what is worth fusing and gives every intermediate map its place in one block of memory. A run on one
+//! thread then computes and nothing else: it allocates nothing, takes no lock and makes no system call. With more threads
+//! it enters their pool, whose queue takes a lock and, one time in many, memory.
 
 mod execute;
 mod format;
@@ -132,6 +133,13 @@ impl Engine {
         element_count("compile", &[images, h, w, c])?;
         let (mut graph, input) = Graph::new([h, w, c]);
         let output = lower(&mut graph, input)?;
+        // A layer of the user's may have said anything of its output.
+        for &[h, w, c] in &graph.sizes {
+            if h == 0 || w == 0 || c == 0 {
+                return Err(Error::shape("compile", "map", &[h, w, c], "at least one row, column and channel"));
+            }
+            element_count("compile", &[images, h, w, c])?;
+        }
         let threads = runtime.thread_count();
         let plan = Plan::new(&graph, output, runtime.simd_level(), threads)?;
         let arenas = (0..threads).map(|_| Memory::new(plan.arena_len)).collect();
@@ -210,10 +218,12 @@ impl Engine {
         self.run(ArrayView4::from_shape(shape, input).map_err(|_| wrong())?, output)
     }
 
-    /// Bytes of packed weights, which clones share, and of intermediate maps, which each clone has.
+    /// Bytes of packed weights, which clones share, and of intermediate maps, which each clone has for each of its threads;
+    /// those beyond the first are touched only by batches.
     #[must_use]
     pub fn memory(&self) -> [usize; 2] {
-        [self.plan.weights.len(), self.plan.arena_len].map(|floats| floats * size_of::<f32>())
+        let maps = self.arenas.iter().map(Memory::len).sum();
+        [self.plan.weights.len(), maps].map(|floats: usize| floats * size_of::<f32>())
     }
 
     /// Operators, how they are fused, their kernels and buffers.

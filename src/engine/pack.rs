@@ -1,5 +1,6 @@
 //! Packing of weights: all in one block of memory, in the order of their use, one operator after another.
 
+use alloc::borrow::Cow;
 use alloc::vec::Vec;
 
 use super::graph::{Convolution, Graph, Operator};
@@ -33,7 +34,9 @@ pub(super) enum Packing {
 /// What is to be packed.
 #[derive(Default)]
 pub(super) struct Jobs {
-    jobs: Vec<Job>,
+    list: Vec<Job>,
+    /// Convolutions with the normalisation that is folded into each.
+    norms: Vec<[usize; 2]>,
     len: usize,
 }
 
@@ -55,9 +58,14 @@ impl Jobs {
             Packing::Plain => (inputs + 1) * outputs,
         };
         let packed = Packed { start: self.len, inputs, outputs };
-        self.jobs.push(Job { node, packing, packed, first, len });
+        self.list.push(Job { node, packing, packed, first, len });
         self.len += len.next_multiple_of(BLOCK);
         packed
+    }
+
+    /// Folds a normalisation after a convolution into it.
+    pub(super) fn fold(&mut self, node: usize, norm: usize) {
+        self.norms.push([node, norm]);
     }
 
     /// Packs everything.
@@ -68,15 +76,20 @@ impl Jobs {
     pub(super) fn run(&mut self, level: SimdLevel, graph: &Graph<'_>) -> Result<Memory> {
         let mut weights = Memory::new(self.len);
         let store = weights.as_mut_slice();
-        self.jobs.sort_by_key(|job| job.node);
-        for jobs in self.jobs.chunk_by(|a, b| a.node == b.node) {
+        self.list.sort_by_key(|job| job.node);
+        for jobs in self.list.chunk_by(|a, b| a.node == b.node) {
             let Operator::Convolution(c) = &graph.nodes[jobs[0].node].operator else { continue };
-            let [weight, bias] = (c.filter.weights)();
-            let [inputs, outputs] = c.filter.channels;
-            let len = c.geometry.taps() * (inputs / c.filter.groups) * outputs;
-            for (argument, found, expected) in [("weight", weight.len(), len), ("bias", bias.len(), outputs)] {
-                if found != expected {
-                    return Err(Error::shape("compile", argument, &[found], format_args!("{expected} elements")));
+            let [mut weight, mut bias] = weights_of(c)?;
+            let norm = self.norms.iter().find(|[node, _]| *node == jobs[0].node).map(|&[_, norm]| norm);
+            if let Some(norm) = norm
+                && let Operator::Convolution(norm) = &graph.nodes[norm].operator
+            {
+                let [scale, shift] = weights_of(norm)?;
+                for weights in weight.to_mut().chunks_exact_mut(scale.len()) {
+                    weights.iter_mut().zip(&*scale).for_each(|(weight, scale)| *weight *= scale);
+                }
+                for ((bias, scale), shift) in bias.to_mut().iter_mut().zip(&*scale).zip(&*shift) {
+                    *bias = *bias * scale + shift;
                 }
             }
             for job in jobs {
@@ -87,6 +100,19 @@ impl Jobs {
         }
         Ok(weights)
     }
+}
+
+/// An operator's weight and bias.
+fn weights_of<'a>(c: &Convolution<'a>) -> Result<[Cow<'a, [f32]>; 2]> {
+    let [weight, bias] = (c.filter.weights)();
+    let [inputs, outputs] = c.filter.channels;
+    let len = c.geometry.taps() * (inputs / c.filter.groups) * outputs;
+    for (argument, found, expected) in [("weight", weight.len(), len), ("bias", bias.len(), outputs)] {
+        if found != expected {
+            return Err(Error::shape("compile", argument, &[found], format_args!("{expected} elements")));
+        }
+    }
+    Ok([weight, bias])
 }
 
 /// Subnormal values become 0: channels that died in training leave them, and CPUs multiply them many times slower

@@ -55,7 +55,7 @@ impl Engine {
     ///
     /// # Errors
     ///
-    /// As [`Engine::run`], for the first image; and if `runs` is 0.
+    /// If the input is not one image `[1, H, W, C]`, a layer of the user's fails, or `runs` is 0.
     pub fn profile(&mut self, input: ArrayView4<'_, f32>, runs: usize) -> Result<Profile> {
         let [h, w, c] = self.plan.input;
         let found: crate::Shape = input.dim().into();
@@ -67,7 +67,7 @@ impl Engine {
         }
         let input = contiguous(input);
         let mut output = vec![0.0; self.plan.output.iter().product()];
-        let mut times = vec![Vec::with_capacity(runs); self.plan.steps.len()];
+        let mut times = vec![Vec::new(); self.plan.steps.len()];
         let Self { plan, runtime, arenas, .. } = self;
         let arena = arenas[0].as_mut_slice();
         runtime.install(|| {
@@ -84,7 +84,7 @@ impl Engine {
         })?;
         let rows = plan.steps.iter().zip(times).map(|(step, mut times)| {
             times.sort_unstable();
-            ProfileRow { step: PlanRow::of(step), time: times[runs / 2] }
+            ProfileRow { step: PlanRow::of(step, plan.level), time: times[runs / 2] }
         });
         Ok(Profile { rows: rows.collect() })
     }

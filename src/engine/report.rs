@@ -6,7 +6,7 @@ use core::fmt;
 
 use super::plan::Plan;
 use super::step::{Place, Step, Work};
-use crate::Shape;
+use crate::{Shape, SimdLevel};
 
 /// The steps of a compiled network; `Display` prints them as a table.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -15,7 +15,7 @@ pub struct PlanTable {
     pub rows: Vec<PlanRow>,
     /// Bytes of packed weights.
     pub weight_bytes: usize,
-    /// Bytes of all intermediate maps and scratch: the peak, as buffers share their places.
+    /// Bytes of all intermediate maps and scratch of one image: the peak, as buffers share their places.
     pub activation_bytes: usize,
 }
 
@@ -24,7 +24,7 @@ pub struct PlanTable {
 pub struct PlanRow {
     /// The first layer that it computes.
     pub name: String,
-    /// The kernels it consists of, joined by `+` when fused.
+    /// The kernels it consists of, joined by `+` when fused, and the SIMD level.
     pub kernel: String,
     /// How it is run: by `rows`, by `channels`, or the plain operator.
     pub form: String,
@@ -44,7 +44,7 @@ impl PlanTable {
     pub(super) fn of(plan: &Plan) -> Self {
         let bytes = |floats: usize| floats * size_of::<f32>();
         Self {
-            rows: plan.steps.iter().map(PlanRow::of).collect(),
+            rows: plan.steps.iter().map(|step| PlanRow::of(step, plan.level)).collect(),
             weight_bytes: bytes(plan.weights.len()),
             activation_bytes: bytes(plan.arena_len),
         }
@@ -52,7 +52,7 @@ impl PlanTable {
 }
 
 impl PlanRow {
-    pub(super) fn of(step: &Step) -> Self {
+    pub(super) fn of(step: &Step, level: SimdLevel) -> Self {
         let bytes = |floats: usize| floats * size_of::<f32>();
         let [h, w] = step.output.format.size;
         let stored = step.output.place != Place::Output;
@@ -62,7 +62,7 @@ impl PlanRow {
         };
         Self {
             name: step.name.clone(),
-            kernel: step.kernel.clone(),
+            kernel: alloc::format!("{}/{level}", step.kernel),
             form,
             output: [1, h, w, step.output.format.channels],
             multiply_adds: step.multiply_adds,

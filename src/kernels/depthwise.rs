@@ -8,7 +8,7 @@
 //!    channels-last map is copied into a *ring* of such rows, as many as the kernel is high; then maps whose pixels lie
 //!    a power of two apart, which would fight for the same few sets of the first-level cache, do so only once.
 //!    [`PaddedRows`] are read in place.
-//! 2. Eight neighbouring outputs are summed at once: each pixel is loaded once for every output it is part of, with one
+//! 2. Eight neighbouring outputs are summed at once (seven, four or one where they fit better): each pixel is loaded once for every output it is part of, with one
 //!    kernel row's weights in registers and one bounds check for all of them.
 //! 3. Sums start from the bias.
 //!

@@ -1,8 +1,8 @@
 //! Kernels: slices in, slices out.
 //!
 //! No allocation, no threads, no errors: sizes are asserted at the top, loops follow. Every kernel has a plain
-//! form in [`mod@reference`] that defines its meaning and a SIMD form for `f32`; maps are channels-last, and the
-//! distance between pixels (the pitch) is given apart from the channel count.
+//! form in [`mod@reference`] that defines its meaning and a SIMD form for `f32`. Maps are channels-last or in blocks of
+//! channels, with strides of their own ([`Strides`]).
 
 pub mod reference;
 

@@ -1,9 +1,8 @@
 //! Pointwise (1x1) convolution: a matrix product over packed weights, with bias, residual and clamp fused.
 //!
 //! Differs from [`reference::pointwise`](super::reference::pointwise) in three ways: 1. outputs are computed in
-//! register tiles, so an input is loaded once for up to three vectors of outputs; 2. rows come in blocks of at least
-//! 84, which stay in the first-level cache (with many inputs, the second) while every panel of weights passes over
-//! them; 3. sums start from the bias. The input is read in place: packing it costs more than it saves (measured 5 to
+//! register tiles, so an input is loaded once for up to three vectors of outputs; 2. rows come in pieces
+//! that stay in the second-level cache while every panel of weights passes over them; 3. sums start from the bias. The input is read in place: packing it costs more than it saves (measured 5 to
 //! 60 %).
 
 use fearless_simd::prelude::*;
@@ -11,10 +10,10 @@ use fearless_simd::prelude::*;
 use super::tile::{Panels, Patches, panels_over_rows, with_tile};
 use super::{BLOCK, Clamp, Pixels, PixelsMut, SimdLevel, Strides};
 
-/// Input elements of a block of rows, before it is rounded up to whole tiles: 24 KiB of a first-level cache of 32.
+/// Input elements of a block of rows, before it is rounded up to whole tiles: half of a second-level cache.
 const CACHED: usize = 128 * 1024;
 
-/// Rows of a piece are a multiple of this: whole tiles of 7, 6, 4 and 3 rows.
+/// Rows of a piece are a multiple of this: whole tiles of 14, 7, 6, 4 and 3 rows.
 pub const TILES: usize = 84;
 
 /// Weights `[inputs, outputs]` and bias packed for one SIMD level.

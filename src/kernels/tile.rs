@@ -291,10 +291,12 @@ impl Panel<'_> {
             while first < count {
                 let left = count - first;
                 // Two fours rather than a whole tile and a small rest, which has too few sums in flight.
-                let wanted = if left > MOST && left < 2 * MOST { left.div_ceil(2) } else { left.min(MOST) };
+                let halve = MOST <= 8 && left > MOST && left < 2 * MOST;
+                let wanted = if halve { left.div_ceil(2) } else { left.min(MOST) };
                 let rows = match wanted {
                     1 | 2 => wanted,
                     3 | 4 if MOST > 4 && count >= 4 => 4,
+                    5..=8 if MOST > 8 => 4,
                     _ if count >= MOST => MOST,
                     4.. => 4,
                     _ => 2,

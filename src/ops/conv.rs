@@ -15,9 +15,6 @@ use crate::{Element, Error, Result, Runtime, Shape, Tensor, Window};
 /// Rows up to which a matrix product reads the weights in place: packing them would cost as much as the product.
 const UNPACKED_ROWS: usize = 3;
 
-/// Rows per piece of work are a multiple of this: whole tiles of 7, 6, 4 and 3 rows.
-const PIECE: usize = 84;
-
 /// Pointwise (1x1) convolution: `[N, H, W, I] -> [N, H, W, O]` with `weight [I, O]`.
 ///
 /// # Errors
@@ -108,7 +105,7 @@ fn pointwise_f32(
     }
     let mut packed = vec![0.0; PackedWeights::len(level, inputs, outputs)];
     let weights = PackedWeights::pack(level, Pixels::dense(weight, [1, inputs], outputs), epilogue.bias, &mut packed);
-    let rows = piece_of(input.count(), runtime).next_multiple_of(PIECE);
+    let rows = piece_of(input.count(), runtime).next_multiple_of(kernels::TILES);
     runtime.for_each_chunk(output, rows * outputs, |piece, output| {
         let (first, count) = (piece * rows, output.len() / outputs);
         let input = Pixels::dense(&input.data[first * inputs..], [1, count], inputs);
