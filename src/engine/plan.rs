@@ -520,9 +520,8 @@ impl<'g, 'w> Planner<'g, 'w> {
         self.packing.add(self.level, node, c, packing, first, outputs)
     }
 
-    /// Packs all weights and places all buffers.
+    /// Places all buffers, then packs the weights.
     fn finish(mut self) -> Result<Plan> {
-        let weights = self.packing.run(self.level, self.graph)?;
         for (index, step) in self.steps.iter().enumerate() {
             for slot in [Some(step.input), step.residual, Some(step.output)].into_iter().flatten() {
                 if let Place::Buffer(buffer) = slot.place {
@@ -549,8 +548,8 @@ impl<'g, 'w> Planner<'g, 'w> {
             threads: self.threads,
             input: self.graph.sizes[0],
             output: self.graph.size(self.output),
+            weights: self.packing.run(self.level, self.graph)?,
             steps: self.steps,
-            weights,
             buffers,
             arena_len,
         })
