@@ -124,6 +124,26 @@ impl Runtime {
         (a(), b())
     }
 
+    /// Gives each item to `work` on this runtime's threads, with scratch that follows one thread from item to item.
+    #[cfg_attr(not(feature = "rayon"), expect(clippy::unused_self, reason = "threads come with `rayon`"))]
+    pub(crate) fn for_each<I: Send, S>(
+        &self,
+        items: alloc::vec::Vec<I>,
+        scratch: impl Fn() -> S + Sync + Send,
+        work: impl Fn(&mut S, I) + Sync + Send,
+    ) {
+        #[cfg(feature = "rayon")]
+        if let Some(pool) = &self.pool {
+            use rayon::prelude::*;
+            pool.install(|| items.into_par_iter().with_max_len(1).for_each_init(scratch, work));
+            return;
+        }
+        let mut scratch = scratch();
+        for item in items {
+            work(&mut scratch, item);
+        }
+    }
+
     /// Cuts `data` into chunks of `chunk` elements (the last may be shorter) and gives each to `work` with its
     /// index, on this runtime's threads.
     #[cfg_attr(not(feature = "rayon"), expect(clippy::unused_self, reason = "threads come with `rayon`"))]

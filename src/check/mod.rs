@@ -14,6 +14,10 @@ use core::fmt::Write;
 
 use crate::Element;
 
+mod gradient;
+
+pub use gradient::{GradientError, check_gradients};
+
 pub use crate::kernels::reference;
 
 /// How far two values may lie apart: `absolute + relative * |expected|`.

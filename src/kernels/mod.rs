@@ -9,10 +9,14 @@ pub mod reference;
 #[macro_use]
 mod unroll;
 
+pub mod columns;
 mod conv;
 mod depthwise;
+mod depthwise_gradient;
 mod level;
 mod linear;
+mod outer;
+mod plane;
 mod pointwise;
 mod pool;
 mod ring;
@@ -20,8 +24,11 @@ mod tile;
 
 pub use conv::{Group, conv, conv_scratch_len};
 pub use depthwise::{PackedDepthwise, PaddedRows, depthwise, depthwise_in_place, depthwise_scratch_len};
+pub use depthwise_gradient::{MOST_TAPS, Plane, depthwise_input_gradient, depthwise_weight_gradient, gradient_border};
 pub use level::{SimdLevel, UnknownLevel};
 pub use linear::linear;
+pub use outer::outer;
+pub use plane::{BlockOf, combine_plane, fill_plane, mask_plane};
 pub use pointwise::{PackedWeights, TILES, pointwise};
 pub use pool::{global_average, global_max, pool};
 

@@ -129,6 +129,90 @@ pub fn conv<T: Element>(
     }
 }
 
+/// The gradient of [`pointwise`] by its weight, added to `sums`.
+///
+/// `sums[k, n] += sum over m of input[m, k] * gradient[m, n]`
+///
+/// Shapes: `input [M, K]`, `gradient [M, N]`, `sums [K, N]`.
+///
+/// # Panics
+///
+/// If the maps' pixel counts differ or a slice is shorter than its shape says.
+pub fn outer<T: Element>(input: Pixels<'_, T>, gradient: Pixels<'_, T>, sums: &mut [T]) {
+    assert_eq!(input.count(), gradient.count(), "pixel counts differ");
+    let columns = gradient.channels;
+    for (k, sums) in sums.chunks_exact_mut(columns).enumerate().take(input.channels) {
+        for m in 0..input.count() {
+            let value = input.data[m * input.pitch() + k];
+            for (sum, &gradient) in sums.iter_mut().zip(&gradient.data[m * gradient.pitch()..]) {
+                *sum += value * gradient;
+            }
+        }
+    }
+}
+
+/// Calls `product(output, input, weight)` with the indices of every product that [`depthwise`] sums, weights and
+/// channels in the order of its own.
+fn depthwise_products(
+    geometry: &Conv2dGeometry,
+    [channels, pitch]: [usize; 2],
+    [d_channels, d_pitch]: [usize; 2],
+    mut product: impl FnMut(usize, usize, usize),
+) {
+    let ([_, width], [_, columns]) = (geometry.input, geometry.output);
+    let multiplier = d_channels / channels.max(1);
+    for pixel in 0..geometry.output_pixels() {
+        for i in 0..geometry.kernel[0] {
+            let Some(row) = geometry.source(0, pixel / columns, i) else { continue };
+            for j in 0..geometry.kernel[1] {
+                let Some(column) = geometry.source(1, pixel % columns, j) else { continue };
+                let (from, tap) = ((row * width + column) * pitch, i * geometry.kernel[1] + j);
+                for channel in 0..d_channels {
+                    product(pixel * d_pitch + channel, from + channel / multiplier, tap * d_channels + channel);
+                }
+            }
+        }
+    }
+}
+
+/// The gradient of [`depthwise`] by its input, added to `d_input`.
+///
+/// Shapes: `d_input [H, W, C]`, `d_output [OH, OW, C * M]`, `weight [KH, KW, C, M]`.
+///
+/// # Panics
+///
+/// If a slice is shorter than its shape says.
+pub fn depthwise_input_gradient<T: Element>(
+    geometry: &Conv2dGeometry,
+    d_output: Pixels<'_, T>,
+    weight: &[T],
+    d_input: &mut PixelsMut<'_, T>,
+) {
+    let [input, output] = [[d_input.channels, d_input.pitch()], [d_output.channels, d_output.pitch()]];
+    depthwise_products(geometry, input, output, |output, input, tap| {
+        d_input.data[input] += d_output.data[output] * weight[tap];
+    });
+}
+
+/// The gradient of [`depthwise`] by its weight, added to `d_weight`.
+///
+/// Shapes: `input [H, W, C]`, `d_output [OH, OW, C * M]`, `d_weight [KH, KW, C, M]`.
+///
+/// # Panics
+///
+/// If a slice is shorter than its shape says.
+pub fn depthwise_weight_gradient<T: Element>(
+    geometry: &Conv2dGeometry,
+    input: Pixels<'_, T>,
+    d_output: Pixels<'_, T>,
+    d_weight: &mut [T],
+) {
+    let [from, to] = [[input.channels, input.pitch()], [d_output.channels, d_output.pitch()]];
+    depthwise_products(geometry, from, to, |output, from, tap| {
+        d_weight[tap] += input.data[from] * d_output.data[output];
+    });
+}
+
 /// What a pooling window computes of the pixels it covers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]

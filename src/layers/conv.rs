@@ -7,7 +7,7 @@ use alloc::vec;
 use core::marker::PhantomData;
 
 use super::filter::{Filter, FilterOptions};
-use super::{Activation, Initializer, Layer, Parameter, Role, dotted, rounded};
+use super::{Activation, Gradient, Initializer, Layer, Parameter, Role, Signal, Tape, dotted, rounded, trains};
 use crate::engine::{Graph, Value};
 use crate::ops::Epilogue;
 use crate::{Element, Padding, Result, Runtime, Shape, Tensor, Window};
@@ -71,6 +71,20 @@ impl<T: Element> Layer<T> for Conv2d<T> {
     fn forward_with(&self, input: &Tensor<T>, runtime: &Runtime) -> Result<Tensor<T>> {
         let epilogue = Epilogue { bias: self.bias.as_ref().map(Parameter::as_slice), ..Epilogue::default() };
         self.filter.forward(input, self.filter.weight.as_slice(), epilogue, runtime)
+    }
+
+    fn forward_train(&mut self, input: Signal<T>, tape: &mut Tape<T>) -> Result<Signal<T>> {
+        let trains = trains(self) || input.needs_gradient();
+        let output = self.filter.forward_train(&input, self.bias.as_ref().map(Parameter::as_slice), None, tape)?;
+        if trains {
+            tape.push(input);
+        }
+        Ok(Signal::output(output, trains))
+    }
+
+    fn backward(&mut self, d_output: Gradient<T>, tape: &mut Tape<T>) -> Result<Option<Gradient<T>>> {
+        let input = tape.pop()?;
+        self.filter.backward(self.bias.as_mut(), input, d_output, tape)
     }
 
     fn lower<'a>(&'a self, graph: &mut Graph<'a>, name: &str, input: Value) -> Result<Value> {

@@ -8,10 +8,11 @@ use alloc::vec::Vec;
 use core::marker::PhantomData;
 
 use super::filter::{Filter, FilterOptions};
-use super::norm::default_convention;
-use super::{Activation, BatchNorm2d, Initializer, Layer, Parameter, dotted};
+use super::norm::{NormRecord, default_convention};
+use super::signal::Through;
+use super::{Activation, BatchNorm2d, Gradient, Initializer, Layer, Parameter, Signal, Tape, dotted, trains};
 use crate::engine::{Graph, Value};
-use crate::ops::Epilogue;
+use crate::ops::{Affine, Epilogue, Moments};
 use crate::source::BatchNormConvention;
 use crate::{Element, Padding, Result, Runtime, Shape, Tensor, Window};
 
@@ -136,6 +137,27 @@ impl<T: Element> Layer<T> for ConvBnRelu<T> {
 
     fn forward_with(&self, input: &Tensor<T>, runtime: &Runtime) -> Result<Tensor<T>> {
         self.forward_onto(input, None, runtime)
+    }
+
+    fn forward_train(&mut self, input: Signal<T>, tape: &mut Tape<T>) -> Result<Signal<T>> {
+        let trains = trains(self) || input.needs_gradient();
+        let mut moments = self.norm.takes_moments().then(|| Moments::new(self.norm.channels()));
+        let map = self.filter.forward_train(&input, None, moments.as_mut(), tape)?;
+        let (affine, record) = self.norm.affine(moments.as_ref(), tape)?;
+        let output = Signal::output(map, trains).pending(Affine { clamp: self.activation.clamp(), ..affine });
+        if trains {
+            tape.push((input, output.clone(), record));
+        }
+        Ok(output)
+    }
+
+    fn backward(&mut self, d_output: Gradient<T>, tape: &mut Tape<T>) -> Result<Option<Gradient<T>>> {
+        let (input, output, record): (Signal<T>, Signal<T>, NormRecord) = tape.pop()?;
+        let (map, sums) = d_output.masked(&output, tape)?;
+        let affine = output.affine.as_deref().expect("its own");
+        let constants = self.norm.backward_sums(&record, affine, &sums);
+        let d_output = Gradient { map, sums: None, through: Some(Through { input: output.map, constants }) };
+        self.filter.backward(None, input, d_output, tape)
     }
 
     fn lower<'a>(&'a self, graph: &mut Graph<'a>, name: &str, input: Value) -> Result<Value> {

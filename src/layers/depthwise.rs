@@ -7,7 +7,7 @@ use core::marker::PhantomData;
 
 use super::conv::{Bias, Conv2d};
 use super::filter::{FilterOptions, MAX_CHANNELS, check_range};
-use super::{Initializer, Layer, Parameter};
+use super::{Gradient, Initializer, Layer, Parameter, Signal, Tape};
 use crate::engine::{Graph, Value};
 use crate::{Element, Padding, Result, Runtime, Shape, Tensor};
 
@@ -49,6 +49,14 @@ impl<T: Element> Layer<T> for DepthwiseConv2d<T> {
 
     fn forward_with(&self, input: &Tensor<T>, runtime: &Runtime) -> Result<Tensor<T>> {
         self.0.forward_with(input, runtime)
+    }
+
+    fn forward_train(&mut self, input: Signal<T>, tape: &mut Tape<T>) -> Result<Signal<T>> {
+        self.0.forward_train(input, tape)
+    }
+
+    fn backward(&mut self, d_output: Gradient<T>, tape: &mut Tape<T>) -> Result<Option<Gradient<T>>> {
+        self.0.backward(d_output, tape)
     }
 
     fn lower<'a>(&'a self, graph: &mut Graph<'a>, name: &str, input: Value) -> Result<Value> {

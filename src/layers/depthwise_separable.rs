@@ -6,7 +6,7 @@ use core::marker::PhantomData;
 
 use super::block::BlockOptions;
 use super::filter::{MAX_CHANNELS, check_range};
-use super::{Activation, ConvBnRelu, Initializer, Layer, dotted};
+use super::{Activation, ConvBnRelu, Gradient, Initializer, Layer, Signal, Tape, dotted, forward_link};
 use crate::engine::{Graph, Value};
 use crate::source::BatchNormConvention;
 use crate::{Element, Padding, Result, Runtime, Shape, Tensor};
@@ -60,6 +60,18 @@ impl<T: Element> Layer<T> for DepthwiseSeparable<T> {
 
     fn forward_with(&self, input: &Tensor<T>, runtime: &Runtime) -> Result<Tensor<T>> {
         self.pointwise.forward_with(&self.depthwise.forward_with(input, runtime)?, runtime)
+    }
+
+    fn forward_train(&mut self, input: Signal<T>, tape: &mut Tape<T>) -> Result<Signal<T>> {
+        let filtered = forward_link(&mut self.depthwise, input, tape)?;
+        forward_link(&mut self.pointwise, filtered, tape)
+    }
+
+    fn backward(&mut self, d_output: Gradient<T>, tape: &mut Tape<T>) -> Result<Option<Gradient<T>>> {
+        match self.pointwise.backward(d_output, tape)? {
+            Some(gradient) => self.depthwise.backward(gradient, tape),
+            None => Ok(None),
+        }
     }
 
     fn lower<'a>(&'a self, graph: &mut Graph<'a>, name: &str, input: Value) -> Result<Value> {

@@ -1,10 +1,14 @@
 //! Dropout.
 
-use super::Layer;
+use rand_distr::{Distribution, StandardUniform};
+use rand_pcg::Pcg64;
+use rand_pcg::rand_core::SeedableRng;
+
+use super::{Gradient, Layer, Signal, Tape};
 use crate::engine::{Graph, Value};
 use crate::{Element, Error, Result, Runtime, Shape, Tensor};
 
-/// Dropout (Srivastava et al. 2014): the identity at inference.
+/// Dropout (Srivastava et al. 2014): in training, drops elements and scales the others up; the identity at inference.
 ///
 /// ```
 /// use mobilenet::layers::Dropout;
@@ -51,6 +55,16 @@ impl Dropout {
     pub fn rate(&self) -> f64 {
         self.rate
     }
+
+    /// Drops elements by this seed and scales the others by `1 / (1 - rate)`, which keeps the mean: the same ones of a map
+    /// and of its gradient.
+    fn drop<T: Element>(self, map: &mut Tensor<T>, seed: u64) {
+        let (keep, mut random) = (T::from_f64(1.0 / (1.0 - self.rate)), Pcg64::seed_from_u64(seed));
+        for value in map.as_mut_slice() {
+            let draw: f64 = StandardUniform.sample(&mut random);
+            *value = if draw < self.rate { T::zero() } else { *value * keep };
+        }
+    }
 }
 
 impl<T: Element> Layer<T> for Dropout {
@@ -65,6 +79,28 @@ impl<T: Element> Layer<T> for Dropout {
     fn forward_with(&self, input: &Tensor<T>, _: &Runtime) -> Result<Tensor<T>> {
         Ok(input.clone())
     }
+
+    fn forward_train(&mut self, input: Signal<T>, tape: &mut Tape<T>) -> Result<Signal<T>> {
+        let needs_gradient = input.needs_gradient();
+        let (mut map, seed) = (input.into_tensor(tape)?, tape.draw_seed());
+        self.drop(&mut map, seed);
+        if needs_gradient {
+            tape.push(seed);
+        }
+        Ok(Signal::output(map, needs_gradient))
+    }
+
+    fn backward(&mut self, d_output: Gradient<T>, tape: &mut Tape<T>) -> Result<Option<Gradient<T>>> {
+        let seed = tape.pop()?;
+        let mut map = d_output.into_tensor(tape)?;
+        self.drop(&mut map, seed);
+        Ok(Some(Gradient::new(map)))
+    }
+
+    fn is_frozen(&self) -> bool {
+        self.rate == 0.0
+    }
+
     fn lower<'a>(&'a self, _: &mut Graph<'a>, _: &str, input: Value) -> Result<Value> {
         Ok(input)
     }

@@ -9,9 +9,9 @@ use alloc::string::String;
 
 use ndarray::{ArrayView2, ArrayView4};
 
-use super::{Activation, Initializer, Parameter, Role};
+use super::{Activation, Gradient, Initializer, Parameter, Role, Signal, Tape};
 use crate::engine;
-use crate::ops::{self, Epilogue};
+use crate::ops::{self, Backward, Epilogue, Moments};
 use crate::shape::Conv2dGeometry;
 use crate::{Element, Error, Padding, Result, Runtime, Shape, Tensor, Window};
 
@@ -216,5 +216,67 @@ impl<T: Element> Filter<T> {
             Role::DepthwiseWeight => ops::depthwise_conv2d(input, weight, &self.window, epilogue, runtime),
             _ => ops::conv2d(input, weight, &self.window, epilogue, runtime),
         }
+    }
+
+    /// The forward convolution of a training step; adds the output's moments if asked for.
+    pub(super) fn forward_train(
+        &self,
+        input: &Signal<T>,
+        bias: Option<&[T]>,
+        moments: Option<&mut Moments>,
+        tape: &mut Tape<T>,
+    ) -> Result<Tensor<T>> {
+        let geometry = self.geometry(input.shape())?;
+        let [h, w] = geometry.output;
+        let (weight, shape) = (self.weight.as_slice(), [input.shape()[0], h, w, self.out_channels]);
+        if shape.contains(&0) {
+            return Err(Error::shape(self.operation, "input", &input.shape(), "at least one image and pixel"));
+        }
+        if self.is_pointwise() {
+            let mut output = tape.tensor(shape)?;
+            ops::pointwise_forward(input.lazy(), weight, bias, &mut output, moments, tape.runtime())?;
+            return Ok(output);
+        }
+        if self.weight.role() == Role::DepthwiseWeight {
+            let mut output = tape.tensor(shape)?;
+            ops::depthwise_forward(&geometry, input.lazy(), weight, bias, &mut output, moments, tape.runtime())?;
+            return Ok(output);
+        }
+        let &[kernel_h, kernel_w, inputs, outputs] = self.weight.shape() else { unreachable!("four axes by build") };
+        let weight = ArrayView4::from_shape([kernel_h, kernel_w, inputs, outputs], weight).expect("its own shape");
+        ops::conv_forward(&self.window, input.lazy(), weight, bias, moments, tape.runtime())
+    }
+
+    /// Adds to the gradients of weight and bias, unless they are frozen, and returns that of the input if it needs one.
+    pub(super) fn backward(
+        &mut self,
+        bias: Option<&mut Parameter<T>>,
+        input: Signal<T>,
+        d_output: Gradient<T>,
+        tape: &mut Tape<T>,
+    ) -> Result<Option<Gradient<T>>> {
+        let geometry = self.geometry(input.shape())?;
+        let (pointwise, groups, role) = (self.is_pointwise(), self.groups(), self.weight.role());
+        let mut d_input = input.needs_gradient().then(|| tape.tensor(input.shape())).transpose()?;
+        let trains = !self.weight.is_frozen();
+        let (weight, d_weight) = self.weight.parts_mut();
+        let work = Backward {
+            input: input.lazy(),
+            d_output: d_output.lazy(),
+            weight,
+            d_weight: trains.then_some(d_weight),
+            d_bias: bias.filter(|bias| !bias.is_frozen()).map(Parameter::gradient_mut),
+            d_input: d_input.as_mut(),
+        };
+        let sums = if pointwise {
+            ops::pointwise_backward(work, tape.runtime())?
+        } else if role == Role::DepthwiseWeight {
+            ops::depthwise_backward(&geometry, work, tape.runtime())?
+        } else {
+            ops::conv_backward(&geometry, groups, work, tape.runtime())?
+        };
+        tape.recycle_gradient(d_output);
+        tape.recycle(input);
+        Ok(d_input.map(|map| Gradient { map, sums, through: None }))
     }
 }

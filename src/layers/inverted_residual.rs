@@ -6,10 +6,10 @@ use core::marker::PhantomData;
 
 use super::block::BlockOptions;
 use super::filter::{MAX_CHANNELS, check_range};
-use super::{Activation, ConvBnRelu, Initializer, Layer, dotted};
+use super::{Activation, ConvBnRelu, Gradient, Initializer, Layer, Signal, Tape, dotted, forward_link};
 use crate::engine::{Graph, Value};
 use crate::source::BatchNormConvention;
-use crate::{Element, Error, Padding, Result, Runtime, Shape, Tensor};
+use crate::{Element, Error, Padding, Result, Runtime, Shape, Tensor, ops};
 
 /// Inverted residual with linear bottleneck (Sandler et al. 2018, section 3): pointwise expansion, depthwise
 /// convolution, pointwise projection without activation; the input is added when the stride is 1 and the widths
@@ -88,6 +88,51 @@ impl<T: Element> Layer<T> for InvertedResidual<T> {
         let expanded = self.expand.as_ref().map(|expand| expand.forward_with(input, runtime)).transpose()?;
         let filtered = self.depthwise.forward_with(expanded.as_ref().unwrap_or(input), runtime)?;
         self.project.forward_onto(&filtered, self.has_residual.then_some(input), runtime)
+    }
+
+    fn forward_train(&mut self, mut input: Signal<T>, tape: &mut Tape<T>) -> Result<Signal<T>> {
+        let mut shortcut = None;
+        if self.has_residual {
+            input = input.settled(tape)?;
+            shortcut = Some(input.clone());
+        }
+        let expanded = match &mut self.expand {
+            Some(expand) => forward_link(expand, input, tape)?,
+            None => input,
+        };
+        let filtered = forward_link(&mut self.depthwise, expanded, tape)?;
+        let projected = forward_link(&mut self.project, filtered, tape)?;
+        let Some(shortcut) = shortcut else { return Ok(projected) };
+        let needs_gradient = projected.needs_gradient();
+        let mut output = projected.into_tensor(tape)?;
+        ops::add_to(&mut output, &shortcut.map, tape.runtime())?;
+        if needs_gradient {
+            tape.push(shortcut.needs_gradient());
+        }
+        tape.recycle(shortcut);
+        Ok(Signal::output(output, needs_gradient))
+    }
+
+    fn backward(&mut self, d_output: Gradient<T>, tape: &mut Tape<T>) -> Result<Option<Gradient<T>>> {
+        let (mut d_output, mut shortcut) = (d_output, None);
+        if self.has_residual && tape.pop()? {
+            let map = d_output.into_tensor(tape)?;
+            let mut copy = tape.tensor(map.shape())?;
+            copy.as_mut_slice().copy_from_slice(map.as_slice());
+            shortcut = Some(copy);
+            d_output = Gradient::new(map);
+        }
+        let Some(d_filtered) = self.project.backward(d_output, tape)? else { return Ok(None) };
+        let Some(mut d_input) = self.depthwise.backward(d_filtered, tape)? else { return Ok(None) };
+        if let Some(expand) = &mut self.expand {
+            let Some(below) = expand.backward(d_input, tape)? else { return Ok(None) };
+            d_input = below;
+        }
+        if let Some(shortcut) = shortcut {
+            ops::add_to(&mut d_input.map, &shortcut, tape.runtime())?;
+            tape.recycle_tensor(shortcut);
+        }
+        Ok(Some(d_input))
     }
 
     fn lower<'a>(&'a self, graph: &mut Graph<'a>, name: &str, input: Value) -> Result<Value> {

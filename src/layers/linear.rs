@@ -9,10 +9,10 @@ use ndarray::ArrayView2;
 
 use super::conv::Bias;
 use super::filter::{MAX_CHANNELS, check_range, check_weight};
-use super::{Initializer, Layer, Parameter, Role, dotted, rounded};
+use super::{Gradient, Initializer, Layer, Parameter, Role, Signal, Tape, dotted, rounded, trains};
 use crate::engine::{Filter, Graph, Value};
 use crate::kernels::Clamp;
-use crate::ops::{self, Epilogue};
+use crate::ops::{self, Backward, Epilogue};
 use crate::{Element, Error, Padding, Result, Runtime, Shape, Tensor, Window};
 
 /// Fully connected layer: each image is one row, `[N, H, W, C] -> [N, 1, 1, O]` with `H * W * C == I`.
@@ -84,6 +84,41 @@ impl<T: Element> Layer<T> for Linear<T> {
         let weight = ArrayView2::from_shape(self.size(), self.weight.as_slice()).expect("the weight's own shape");
         let epilogue = Epilogue { bias: self.bias.as_ref().map(Parameter::as_slice), ..Epilogue::default() };
         ops::linear(input, weight, epilogue, runtime)
+    }
+
+    fn forward_train(&mut self, input: Signal<T>, tape: &mut Tape<T>) -> Result<Signal<T>> {
+        let shape = input.shape();
+        let output_shape = self.output_shape(shape)?;
+        let needs_gradient = input.needs_gradient();
+        let trains = trains(self) || needs_gradient;
+        let rows = input.reshaped([shape[0], 1, 1, self.size()[0]], tape)?;
+        let mut output = tape.tensor(output_shape)?;
+        let bias = self.bias.as_ref().map(Parameter::as_slice);
+        ops::pointwise_forward(rows.lazy(), self.weight.as_slice(), bias, &mut output, None, tape.runtime())?;
+        if trains {
+            tape.push((rows, shape));
+        }
+        Ok(Signal::output(output, trains))
+    }
+
+    fn backward(&mut self, d_output: Gradient<T>, tape: &mut Tape<T>) -> Result<Option<Gradient<T>>> {
+        let (rows, shape): (Signal<T>, Shape) = tape.pop()?;
+        let mut d_input = rows.needs_gradient().then(|| tape.tensor(rows.shape())).transpose()?;
+        let trains = !self.weight.is_frozen();
+        let (weight, d_weight) = self.weight.parts_mut();
+        let work = Backward {
+            input: rows.lazy(),
+            d_output: d_output.lazy(),
+            weight,
+            d_weight: trains.then_some(d_weight),
+            d_bias: self.bias.as_mut().filter(|bias| !bias.is_frozen()).map(Parameter::gradient_mut),
+            d_input: d_input.as_mut(),
+        };
+        let sums = ops::pointwise_backward(work, tape.runtime())?;
+        tape.recycle_gradient(d_output);
+        tape.recycle(rows);
+        let Some(map) = d_input else { return Ok(None) };
+        Ok(Some(Gradient { map: Tensor::from_shape_vec(shape, map.into_vec())?, sums, through: None }))
     }
 
     fn lower<'a>(&'a self, graph: &mut Graph<'a>, name: &str, input: Value) -> Result<Value> {
@@ -189,6 +224,21 @@ impl<T: Element> Layer<T> for Flatten {
     fn forward_with(&self, input: &Tensor<T>, _: &Runtime) -> Result<Tensor<T>> {
         Tensor::from_slice(Layer::<T>::output_shape(self, input.shape())?, input.as_slice())
     }
+
+    fn forward_train(&mut self, input: Signal<T>, tape: &mut Tape<T>) -> Result<Signal<T>> {
+        let shape = input.shape();
+        if input.needs_gradient() {
+            tape.push(shape);
+        }
+        input.reshaped(Layer::<T>::output_shape(self, shape)?, tape)
+    }
+
+    fn backward(&mut self, d_output: Gradient<T>, tape: &mut Tape<T>) -> Result<Option<Gradient<T>>> {
+        let shape: Shape = tape.pop()?;
+        let values = d_output.into_tensor(tape)?.into_vec();
+        Ok(Some(Gradient::new(Tensor::from_shape_vec(shape, values)?)))
+    }
+
     fn lower<'a>(&'a self, graph: &mut Graph<'a>, name: &str, input: Value) -> Result<Value> {
         Ok(graph.flatten(name, input))
     }

@@ -28,10 +28,13 @@ mod inverted_residual;
 mod linear;
 mod norm;
 mod parameter;
+mod pattern;
 mod pool;
 mod sequential;
+mod signal;
 mod state;
 mod summary;
+mod tape;
 
 pub use activation::{Activation, Relu, Relu6, Softmax};
 pub use conv::{Conv2d, Conv2dBuilder};
@@ -46,11 +49,14 @@ pub use norm::{BatchNorm2d, BatchNorm2dBuilder};
 pub use parameter::{Parameter, Role};
 pub use pool::{GlobalAveragePool, GlobalMaxPool};
 pub use sequential::Sequential;
+pub use signal::{Gradient, Signal};
 pub use state::{LoadMode, StateDict};
 pub use summary::{Summary, SummaryRow};
+pub use tape::Tape;
 
 pub(crate) use filter::{MAX_CHANNELS, check_range};
 pub(crate) use init::derive_seed;
+pub(crate) use pattern::matches;
 pub(crate) use setters;
 
 use alloc::borrow::Cow;
@@ -60,7 +66,7 @@ use alloc::vec::Vec;
 use core::fmt;
 
 use crate::engine::{CompileOptions, Engine, Graph, Value};
-use crate::{Element, Result, Runtime, Shape, Tensor};
+use crate::{Element, Error, Result, Runtime, Shape, Tensor};
 
 /// A function of one tensor with named parameters.
 ///
@@ -90,6 +96,84 @@ pub trait Layer<T: Element>: CloneLayer<T> + fmt::Debug + Send + Sync {
     /// If the layer does not take such an input.
     fn forward(&self, input: &Tensor<T>) -> Result<Tensor<T>> {
         self.forward_with(input, &Runtime::new())
+    }
+
+    /// The forward pass of a training step: normalisations use the batch and update their running statistics, dropout
+    /// drops. What [`Layer::backward`] needs is pushed to the tape; a layer whose output needs no gradient pushes nothing.
+    ///
+    /// By default a frozen layer is its inference, and any other an error: a layer of your own that trains says how.
+    ///
+    /// # Errors
+    ///
+    /// If the layer does not take such an input, or does not train.
+    fn forward_train(&mut self, input: Signal<T>, tape: &mut Tape<T>) -> Result<Signal<T>> {
+        if self.is_frozen() && !input.needs_gradient() {
+            let input = input.into_tensor(tape)?;
+            return Ok(Signal::new(self.forward_with(&input, tape.runtime())?));
+        }
+        Err(Error::invalid("forward_train", "layer", self.kind(), "one that implements `forward_train` and `backward`"))
+    }
+
+    /// Takes the gradient by the output of the last [`Layer::forward_train`], adds to the parameters' gradients, and returns
+    /// the one by the input, unless that input needed none.
+    ///
+    /// # Errors
+    ///
+    /// If the tape holds no forward pass of this layer, or the layer does not train.
+    fn backward(&mut self, d_output: Gradient<T>, tape: &mut Tape<T>) -> Result<Option<Gradient<T>>> {
+        let _ = (d_output, tape);
+        Err(Error::invalid("backward", "layer", self.kind(), "one that implements `forward_train` and `backward`"))
+    }
+
+    /// Whether training does nothing here that inference would not: no parameter trains, no statistic is taken, nothing is
+    /// dropped.
+    fn is_frozen(&self) -> bool {
+        let mut frozen = true;
+        let children = self.children();
+        if children.is_empty() {
+            self.visit("", &mut |_, parameter| frozen &= parameter.is_frozen());
+            return frozen;
+        }
+        children.iter().all(|(_, child)| child.is_frozen())
+    }
+
+    /// Keeps training from changing the parameters whose names match: equal to the pattern or below it (`features.3`), with
+    /// `*` for any run of characters. A normalisation whose running statistics are frozen uses them and leaves them.
+    /// Returns how many there are.
+    ///
+    /// # Errors
+    ///
+    /// If there is none.
+    fn freeze(&mut self, pattern: &str) -> Result<usize> {
+        let mut count = 0;
+        self.visit_mut("", &mut |name, parameter| {
+            if matches(pattern, &name) {
+                parameter.freeze();
+                count += 1;
+            }
+        });
+        found("freeze", pattern, count)
+    }
+
+    /// Undoes [`Layer::freeze`].
+    ///
+    /// # Errors
+    ///
+    /// If no parameter's name matches.
+    fn unfreeze(&mut self, pattern: &str) -> Result<usize> {
+        let mut count = 0;
+        self.visit_mut("", &mut |name, parameter| {
+            if matches(pattern, &name) {
+                parameter.unfreeze();
+                count += 1;
+            }
+        });
+        found("unfreeze", pattern, count)
+    }
+
+    /// Starts a new accumulation of every parameter's gradient.
+    fn zero_gradients(&mut self) {
+        self.visit_mut("", &mut |_, parameter| parameter.zero_gradient());
     }
 
     /// The layers this one is made of, in order, with their names; empty for a leaf. Each one's input is the output
@@ -174,6 +258,35 @@ pub trait Layer<T: Element>: CloneLayer<T> + fmt::Debug + Send + Sync {
         self.visit("", &mut |_, parameter| count += if parameter.role().is_trained() { parameter.len() } else { 0 });
         count
     }
+}
+
+/// The count of matches, if there are any.
+fn found(operation: &'static str, pattern: &str, count: usize) -> Result<usize> {
+    if count == 0 {
+        return Err(Error::invalid(
+            operation,
+            "pattern",
+            format_args!("{pattern:?}"),
+            "the name of a parameter or layer",
+        ));
+    }
+    Ok(count)
+}
+
+/// Whether a gradient changes a parameter of the layer.
+fn trains<T: Element>(layer: &dyn Layer<T>) -> bool {
+    let mut trains = false;
+    layer.visit("", &mut |_, parameter| trains |= parameter.role().is_trained() && !parameter.is_frozen());
+    trains
+}
+
+/// A layer's part of a chain in training: inference, if it is frozen and nothing below it trains.
+fn forward_link<T: Element>(layer: &mut dyn Layer<T>, input: Signal<T>, tape: &mut Tape<T>) -> Result<Signal<T>> {
+    if layer.is_frozen() && !input.needs_gradient() {
+        let input = input.into_tensor(tape)?;
+        return Ok(Signal::new(layer.forward_with(&input, tape.runtime())?));
+    }
+    layer.forward_train(input, tape)
 }
 
 /// Clones a boxed layer; implemented for every layer that is `Clone`.

@@ -4,13 +4,18 @@
 
 use alloc::boxed::Box;
 use alloc::string::String;
+use alloc::vec;
 use alloc::vec::Vec;
 use core::marker::PhantomData;
 
+use num_traits::Float;
+
 use super::filter::{MAX_CHANNELS, check_range};
-use super::{Layer, Parameter, Role, dotted};
+use super::signal::Through;
+use super::{Gradient, Layer, Parameter, Role, Signal, Tape, dotted, trains};
 use crate::engine::{Filter, Graph, Value};
 use crate::kernels::Clamp;
+use crate::ops::{Affine, GradientSums, Moments};
 use crate::source::BatchNormConvention;
 use crate::{Architecture, Element, Error, Padding, Result, Runtime, Shape, Tensor, WeightSource, Window, ops};
 
@@ -65,6 +70,103 @@ impl<T: Element> BatchNorm2d<T> {
     }
 }
 
+impl<T: Element> BatchNorm2d<T> {
+    /// Whether the running statistics are used as they are, because they are frozen.
+    fn uses_running(&self) -> bool {
+        self.running_mean.is_frozen() && self.running_var.is_frozen()
+    }
+
+    /// Whether a forward pass wants the moments of its input.
+    pub(super) fn takes_moments(&self) -> bool {
+        !self.uses_running()
+    }
+
+    /// What a training step applies to an input of these moments; updates the running statistics.
+    ///
+    /// The gradient by the input is `scale * (g - sum(g) / n - (x - mean) / var * sum(g * (x - mean)) / n)` (Ioffe & Szegedy
+    /// 2015, section 3) with the batch's statistics, and `scale * g` with the running ones.
+    pub(super) fn affine(&mut self, moments: Option<&Moments>, tape: &Tape<T>) -> Result<(Affine<T>, NormRecord)> {
+        let epsilon = self.convention.epsilon;
+        let value = |parameter: &Parameter<T>, c: usize| Element::to_f64(parameter.as_slice()[c]);
+        let channels = 0..self.channels();
+        let (mean, var): (Vec<f64>, Vec<f64>) = match moments {
+            None => channels.clone().map(|c| (value(&self.running_mean, c), value(&self.running_var, c))).unzip(),
+            Some(moments) if moments.count < 2 => {
+                let expected = "at least 2 values per channel, or frozen running statistics";
+                return Err(Error::invalid("batch_norm", "values per channel", moments.count, expected));
+            }
+            Some(moments) => {
+                let count = moments.count as f64;
+                let var: Vec<_> = moments.squares.iter().map(|squares| squares / count).collect();
+                let unbiased = if self.convention.unbiased_running_variance { count / (count - 1.0) } else { 1.0 };
+                let momentum = tape.momentum().unwrap_or(self.convention.momentum);
+                self.update(momentum, &moments.mean, &var, unbiased);
+                (moments.mean.clone(), var)
+            }
+        };
+        let inverse: Vec<_> = var.iter().map(|var| 1.0 / Float::sqrt(var + epsilon)).collect();
+        let scale: Vec<_> = channels.clone().map(|c| value(&self.weight, c) * inverse[c]).collect();
+        let shift = channels.map(|c| T::from_f64(value(&self.bias, c) - mean[c] * scale[c])).collect();
+        let affine = Affine {
+            scale: scale.iter().copied().map(T::from_f64).collect(),
+            shift,
+            center: mean.iter().copied().map(T::from_f64).collect(),
+            clamp: Clamp::none(),
+        };
+        Ok((affine, NormRecord { inverse, count: moments.map(|moments| moments.count) }))
+    }
+
+    fn update(&mut self, momentum: f64, mean: &[f64], var: &[f64], unbiased: f64) {
+        let updates = [(&mut self.running_mean, mean, 1.0), (&mut self.running_var, var, unbiased)];
+        for (running, batch, factor) in updates {
+            if running.is_frozen() {
+                continue;
+            }
+            for (running, batch) in running.as_mut_slice().iter_mut().zip(batch) {
+                let before = Element::to_f64(*running);
+                *running = T::from_f64(before + momentum * (batch * factor - before));
+            }
+        }
+    }
+
+    /// Adds to the gradients of weight and bias; returns what makes the gradient by the output one by the input.
+    pub(super) fn backward_sums(
+        &mut self,
+        record: &NormRecord,
+        affine: &Affine<T>,
+        sums: &GradientSums,
+    ) -> [Vec<T>; 3] {
+        let NormRecord { inverse, count } = record;
+        for (parameter, is_weight) in [(&mut self.weight, true), (&mut self.bias, false)] {
+            if parameter.is_frozen() {
+                continue;
+            }
+            for (c, gradient) in parameter.gradient_mut().iter_mut().enumerate() {
+                *gradient += T::from_f64(if is_weight { sums.spread[c] * inverse[c] } else { sums.gradient[c] });
+            }
+        }
+        let mut constants = [affine.scale.clone(), vec![T::zero(); inverse.len()], vec![T::zero(); inverse.len()]];
+        let Some(count) = count.map(|count| count as f64) else { return constants };
+        for (c, inverse) in inverse.iter().enumerate() {
+            let scale = Element::to_f64(self.weight.as_slice()[c]) * inverse;
+            let slope = -scale * inverse * inverse * sums.spread[c] / count;
+            constants[1][c] = T::from_f64(slope);
+            let center = Element::to_f64(affine.center[c]);
+            constants[2][c] = T::from_f64(-scale * sums.gradient[c] / count - slope * center);
+        }
+        constants
+    }
+}
+
+/// What the backward pass of a normalisation needs besides its affine.
+#[derive(Clone, Debug)]
+pub(super) struct NormRecord {
+    /// `1 / sqrt(var + epsilon)`.
+    inverse: Vec<f64>,
+    /// Values per channel that the statistics were taken from; `None` if they are the running ones.
+    count: Option<usize>,
+}
+
 /// PyTorch's.
 pub(super) const fn default_convention() -> BatchNormConvention {
     WeightSource::Torchvision.batch_norm(Architecture::MobileNetV2)
@@ -87,6 +189,33 @@ impl<T: Element> Layer<T> for BatchNorm2d<T> {
         self.output_shape(input.shape())?;
         let (scale, shift) = self.fold();
         ops::batch_norm(input.clone(), &scale, &shift)
+    }
+
+    fn forward_train(&mut self, input: Signal<T>, tape: &mut Tape<T>) -> Result<Signal<T>> {
+        self.output_shape(input.shape())?;
+        let trains = trains(self) || input.needs_gradient();
+        let input = input.settled(tape)?;
+        let moments = self.takes_moments().then(|| ops::moments(&input.map, tape.runtime()));
+        let (affine, record) = self.affine(moments.as_ref(), tape)?;
+        let needs_gradient = input.needs_gradient();
+        let mut output = input.pending(affine);
+        if trains {
+            output = output.with_gradient();
+            tape.push((output.clone(), record, needs_gradient));
+        }
+        Ok(output)
+    }
+
+    fn backward(&mut self, d_output: Gradient<T>, tape: &mut Tape<T>) -> Result<Option<Gradient<T>>> {
+        let (output, record, needs_gradient): (Signal<T>, NormRecord, bool) = tape.pop()?;
+        let (map, sums) = d_output.masked(&output, tape)?;
+        let affine = output.affine.as_deref().expect("its own");
+        let constants = self.backward_sums(&record, affine, &sums);
+        if !needs_gradient {
+            tape.recycle_tensor(map);
+            return Ok(None);
+        }
+        Ok(Some(Gradient { map, sums: None, through: Some(Through { input: output.map, constants }) }))
     }
 
     fn lower<'a>(&'a self, graph: &mut Graph<'a>, name: &str, input: Value) -> Result<Value> {

@@ -1,5 +1,7 @@
 //! One named array of a layer.
 
+use alloc::vec::Vec;
+
 use ndarray::{ArrayD, IxDyn};
 
 use crate::Element;
@@ -31,11 +33,14 @@ impl Role {
     }
 }
 
-/// One named array of a layer, in the order the kernels want, contiguous.
+/// One named array of a layer, in the order the kernels want, contiguous; and what training adds to it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Parameter<T> {
     value: ArrayD<T>,
     role: Role,
+    /// As many elements as the value; none before the first gradient, for inference has no use for them.
+    gradient: Vec<T>,
+    frozen: bool,
 }
 
 impl<T: Element> Parameter<T> {
@@ -45,15 +50,15 @@ impl<T: Element> Parameter<T> {
     ///
     /// If their number is not the product of `shape`.
     #[must_use]
-    pub fn new(role: Role, shape: &[usize], values: alloc::vec::Vec<T>) -> Self {
+    pub fn new(role: Role, shape: &[usize], values: Vec<T>) -> Self {
         let value = ArrayD::from_shape_vec(IxDyn(shape), values).expect("one value per element of the shape");
-        Self { value, role }
+        Self { value, role, gradient: Vec::new(), frozen: false }
     }
 
     /// All elements the same.
     #[must_use]
     pub fn filled(role: Role, shape: &[usize], value: T) -> Self {
-        Self { value: ArrayD::from_elem(IxDyn(shape), value), role }
+        Self { value: ArrayD::from_elem(IxDyn(shape), value), role, gradient: Vec::new(), frozen: false }
     }
 
     /// What it is to its layer.
@@ -98,6 +103,58 @@ impl<T: Element> Parameter<T> {
     #[expect(clippy::missing_panics_doc, reason = "the constructors make a standard layout")]
     pub fn as_mut_slice(&mut self) -> &mut [T] {
         self.value.as_slice_mut().expect("standard layout")
+    }
+
+    /// What was accumulated of the loss's derivative by each element, in row-major order; `None` before the first.
+    #[must_use]
+    pub fn gradient(&self) -> Option<&[T]> {
+        (!self.gradient.is_empty()).then_some(&self.gradient)
+    }
+
+    /// The gradient to add to; zeros the first time.
+    #[must_use]
+    pub fn gradient_mut(&mut self) -> &mut [T] {
+        self.gradient.resize(self.value.len(), T::zero());
+        &mut self.gradient
+    }
+
+    /// The values to change, and their gradient if there is one.
+    #[must_use]
+    #[expect(clippy::missing_panics_doc, reason = "the constructors make a standard layout")]
+    pub fn value_and_gradient(&mut self) -> (&mut [T], Option<&[T]>) {
+        let gradient = (!self.gradient.is_empty()).then_some(&*self.gradient);
+        (self.value.as_slice_mut().expect("standard layout"), gradient)
+    }
+
+    /// The values, and the gradient to add to: zeros the first time; empty for a frozen parameter.
+    pub(super) fn parts_mut(&mut self) -> (&[T], &mut [T]) {
+        if !self.frozen {
+            self.gradient.resize(self.value.len(), T::zero());
+        }
+        (self.value.as_slice().expect("standard layout"), &mut self.gradient)
+    }
+
+    /// Starts a new accumulation, in the same memory.
+    pub fn zero_gradient(&mut self) {
+        self.gradient.fill(T::zero());
+    }
+
+    /// Whether training leaves it alone.
+    #[must_use]
+    pub fn is_frozen(&self) -> bool {
+        self.frozen
+    }
+
+    /// Keeps training from changing it, and frees its gradient. A frozen running statistic is the one that its
+    /// normalisation uses.
+    pub fn freeze(&mut self) {
+        self.frozen = true;
+        self.gradient = Vec::new();
+    }
+
+    /// Lets training change it.
+    pub fn unfreeze(&mut self) {
+        self.frozen = false;
     }
 
     /// Takes as many values in place of its own; their shape may differ, the parameter's stays.

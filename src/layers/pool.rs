@@ -1,12 +1,12 @@
 //! Pooling of whole maps.
 
-use super::Layer;
+use super::{Gradient, Layer, Signal, Tape};
 use crate::engine::{Graph, Value};
 use crate::{Element, Error, Result, Runtime, Shape, Tensor, ops};
 
 /// A layer without parameters that reduces each map to one pixel.
 macro_rules! global_pools {
-    ($($(#[$attribute:meta])* $name:ident = $function:path, $operator:ident, $operation:literal;)*) => {$(
+    ($($(#[$attribute:meta])* $name:ident = $function:path, $gradient:path, $operator:ident, $operation:literal;)*) => {$(
         $(#[$attribute])*
         #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
         pub struct $name;
@@ -27,6 +27,24 @@ macro_rules! global_pools {
                 $function(input)
             }
 
+            fn forward_train(&mut self, input: Signal<T>, tape: &mut Tape<T>) -> Result<Signal<T>> {
+                let input = input.settled(tape)?;
+                let needs_gradient = input.needs_gradient();
+                let output = $function(&input.map)?;
+                if needs_gradient {
+                    tape.push(input);
+                }
+                Ok(Signal::output(output, needs_gradient))
+            }
+
+            fn backward(&mut self, d_output: Gradient<T>, tape: &mut Tape<T>) -> Result<Option<Gradient<T>>> {
+                let input: Signal<T> = tape.pop()?;
+                let mut map = tape.tensor(input.shape())?;
+                $gradient(&input.map, &d_output.into_tensor(tape)?, &mut map)?;
+                tape.recycle(input);
+                Ok(Some(Gradient::new(map)))
+            }
+
             fn lower<'a>(&'a self, graph: &mut Graph<'a>, name: &str, input: Value) -> Result<Value> {
                 Ok(graph.$operator(name, input))
             }
@@ -38,8 +56,8 @@ global_pools! {
     /// Mean over each map: `[N, H, W, C] -> [N, 1, 1, C]`.
     #[doc(alias = "AdaptiveAvgPool2d")]
     #[doc(alias = "GlobalAveragePooling2D")]
-    GlobalAveragePool = ops::global_average_pool, global_average, "global_average_pool";
+    GlobalAveragePool = ops::global_average_pool, ops::global_average_pool_gradient, global_average, "global_average_pool";
     /// Greatest value of each map: `[N, H, W, C] -> [N, 1, 1, C]`.
     #[doc(alias = "GlobalMaxPooling2D")]
-    GlobalMaxPool = ops::global_max_pool, global_max, "global_max_pool";
+    GlobalMaxPool = ops::global_max_pool, ops::global_max_pool_gradient, global_max, "global_max_pool";
 }

@@ -6,7 +6,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::ops::Index;
 
-use super::{Layer, dotted};
+use super::{Gradient, Layer, Signal, Tape, dotted, forward_link};
 use crate::engine::{Graph, Value};
 use crate::{Element, Error, Result, Runtime, Shape, Tensor};
 
@@ -67,6 +67,18 @@ impl<T: Element> Sequential<T> {
         Ok(self)
     }
 
+    /// Puts another layer under a name the chain has; returns the one before.
+    ///
+    /// # Errors
+    ///
+    /// If there is no such name.
+    pub fn replace(&mut self, name: &str, layer: impl Layer<T> + 'static) -> Result<Box<dyn Layer<T>>> {
+        match self.layers.iter_mut().find(|(own, _)| own == name) {
+            Some((_, place)) => Ok(core::mem::replace(place, Box::new(layer))),
+            None => Err(Error::invalid("sequential", "layer name", format_args!("{name:?}"), "one the chain has")),
+        }
+    }
+
     /// Number of layers.
     #[must_use]
     pub fn len(&self) -> usize {
@@ -114,6 +126,19 @@ impl<T: Element> Layer<T> for Sequential<T> {
             output = Some(layer.forward_with(output.as_ref().unwrap_or(input), runtime)?);
         }
         Ok(output.unwrap_or_else(|| input.clone()))
+    }
+
+    fn forward_train(&mut self, input: Signal<T>, tape: &mut Tape<T>) -> Result<Signal<T>> {
+        self.layers.iter_mut().try_fold(input, |signal, (_, layer)| forward_link(&mut **layer, signal, tape))
+    }
+
+    fn backward(&mut self, d_output: Gradient<T>, tape: &mut Tape<T>) -> Result<Option<Gradient<T>>> {
+        let mut gradient = d_output;
+        for (_, layer) in self.layers.iter_mut().rev() {
+            let Some(below) = layer.backward(gradient, tape)? else { return Ok(None) };
+            gradient = below;
+        }
+        Ok(Some(gradient))
     }
 
     fn lower<'a>(&'a self, graph: &mut Graph<'a>, name: &str, input: Value) -> Result<Value> {

@@ -7,7 +7,7 @@ use alloc::vec::Vec;
 
 use crate::engine::{Graph, Value};
 use crate::error::LoadReport;
-use crate::layers::{Layer, LoadMode, Sequential, StateDict, Summary, dotted};
+use crate::layers::{Gradient, Layer, Linear, LoadMode, Role, Sequential, Signal, StateDict, Summary, Tape, dotted};
 use crate::{Architecture, Element, Error, Padding, Result, Runtime, Shape, Tensor, WeightSource};
 
 /// What follows the feature blocks.
@@ -137,6 +137,55 @@ impl<T: Element> Network<T> {
     }
 }
 
+impl<T: Element> Network<T> {
+    /// Keeps training from changing the feature blocks, their running statistics too: only the head learns, and a step
+    /// costs little more than inference.
+    pub fn freeze_backbone(&mut self) -> &mut Self {
+        self.features.visit_mut("", &mut |_, parameter| parameter.freeze());
+        self
+    }
+
+    /// Freezes the feature blocks but the last `count`, which train, their running statistics too; so does the head.
+    ///
+    /// # Errors
+    ///
+    /// If there are not so many blocks.
+    pub fn unfreeze_last(&mut self, count: usize) -> Result<&mut Self> {
+        let blocks = self.features.len();
+        if count > blocks {
+            return Err(Error::invalid("unfreeze_last", "blocks", count, format_args!("at most {blocks}")));
+        }
+        self.freeze_backbone();
+        for (_, block) in self.features.children_mut().into_iter().skip(blocks - count) {
+            block.visit_mut("", &mut |_, parameter| parameter.unfreeze());
+        }
+        self.head.visit_mut("", &mut |_, parameter| parameter.unfreeze());
+        Ok(self)
+    }
+
+    /// Puts a new classifier of so many classes, with fresh weights, in place of the network's own.
+    ///
+    /// # Errors
+    ///
+    /// If the network has no classifier, or the classes are none or absurdly many.
+    pub fn replace_head(&mut self, classes: usize) -> Result<&mut Self> {
+        let inputs = self.head.iter().find(|(name, _)| *name == "classifier").and_then(|(_, layer)| {
+            let mut inputs = None;
+            layer.visit("", &mut |_, parameter| {
+                if parameter.role() == Role::LinearWeight {
+                    inputs = parameter.shape().first().copied();
+                }
+            });
+            inputs
+        });
+        let Some(inputs) = inputs else {
+            return Err(Error::invalid("replace_head", "head", "without a classifier", "`Head::Classifier`"));
+        };
+        self.head.replace("classifier", Linear::builder(inputs, classes).build()?)?;
+        Ok(self)
+    }
+}
+
 /// What changes a trained network's answers without changing a shape.
 fn conventions(source: WeightSource, architecture: Architecture) -> (f64, [Padding; 2]) {
     let padding = |is_stem| source.padding(architecture, 3, 2, is_stem);
@@ -157,6 +206,18 @@ impl<T: Element> Layer<T> for Network<T> {
 
     fn forward_with(&self, input: &Tensor<T>, runtime: &Runtime) -> Result<Tensor<T>> {
         self.head.forward_with(&self.features.forward_with(input, runtime)?, runtime)
+    }
+
+    fn forward_train(&mut self, input: Signal<T>, tape: &mut Tape<T>) -> Result<Signal<T>> {
+        let features = self.features.forward_train(input, tape)?;
+        self.head.forward_train(features, tape)
+    }
+
+    fn backward(&mut self, d_output: Gradient<T>, tape: &mut Tape<T>) -> Result<Option<Gradient<T>>> {
+        match self.head.backward(d_output, tape)? {
+            Some(gradient) => self.features.backward(gradient, tape),
+            None => Ok(None),
+        }
     }
 
     fn lower<'a>(&'a self, graph: &mut Graph<'a>, name: &str, input: Value) -> Result<Value> {
@@ -213,6 +274,22 @@ macro_rules! network_type {
 
             fn forward_with(&self, input: &Tensor<T>, runtime: &Runtime) -> Result<Tensor<T>> {
                 self.0.forward_with(input, runtime)
+            }
+
+            fn forward_train(
+                &mut self,
+                input: crate::layers::Signal<T>,
+                tape: &mut crate::layers::Tape<T>,
+            ) -> Result<crate::layers::Signal<T>> {
+                self.0.forward_train(input, tape)
+            }
+
+            fn backward(
+                &mut self,
+                d_output: crate::layers::Gradient<T>,
+                tape: &mut crate::layers::Tape<T>,
+            ) -> Result<Option<crate::layers::Gradient<T>>> {
+                self.0.backward(d_output, tape)
             }
 
             fn lower<'a>(

@@ -5,15 +5,21 @@
 
 mod activation;
 mod conv;
+mod gradient;
+mod lazy;
 mod linear;
 mod norm;
 mod pool;
 
 pub use activation::{add, clamp, relu, relu6, softmax};
 pub use conv::{conv2d, conv2d_geometry, depthwise_conv2d, pointwise_conv2d};
+pub use gradient::{
+    Backward, conv_backward, conv_forward, depthwise_backward, depthwise_forward, pointwise_backward, pointwise_forward,
+};
+pub use lazy::{Affine, GradientSums, Lazy, LazyGradient, Moments, add_to, apply, combine, mask, moments};
 pub use linear::linear;
 pub use norm::{batch_norm, fold_batch_norm};
-pub use pool::{global_average_pool, global_max_pool, pool2d};
+pub use pool::{global_average_pool, global_average_pool_gradient, global_max_pool, global_max_pool_gradient, pool2d};
 
 use crate::kernels::Clamp;
 use crate::{Element, Error, Result, Tensor};

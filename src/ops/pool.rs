@@ -2,7 +2,7 @@
 
 use crate::kernels::reference::Pooling;
 use crate::kernels::{self, Pixels, PixelsMut};
-use crate::{Element, Result, Runtime, Tensor, Window};
+use crate::{Element, Error, Result, Runtime, Tensor, Window};
 
 /// Pools every window of each map: `[N, H, W, C] -> [N, OH, OW, C]`.
 ///
@@ -51,7 +51,7 @@ fn global<T: Element>(
 ) -> Result<Tensor<T>> {
     let [n, h, w, c] = input.shape();
     if h * w == 0 {
-        return Err(crate::Error::shape(operation, "input", &input.shape(), "a map of at least one pixel"));
+        return Err(Error::shape(operation, "input", &input.shape(), "a map of at least one pixel"));
     }
     let mut output = Tensor::zeros([n, 1, 1, c])?;
     if c > 0 {
@@ -61,4 +61,71 @@ fn global<T: Element>(
         }
     }
     Ok(output)
+}
+
+/// The gradient of [`global_average_pool`]: each pixel of the map gets its share. Replaces what is in `d_input`.
+///
+/// # Errors
+///
+/// If `d_output` is not `[N, 1, 1, C]`, or `d_input` not of the input's shape.
+pub fn global_average_pool_gradient<T: Element>(
+    input: &Tensor<T>,
+    d_output: &Tensor<T>,
+    d_input: &mut Tensor<T>,
+) -> Result<()> {
+    global_gradient(input, d_output, d_input, |input, d_output, d_input| {
+        let (channels, share) = (d_output.len(), T::one() / T::from_f64((input.len() / d_output.len()) as f64));
+        for pixel in d_input.chunks_exact_mut(channels) {
+            pixel.iter_mut().zip(d_output).for_each(|(to, &from)| *to = from * share);
+        }
+    })
+}
+
+/// The gradient of [`global_max_pool`]: the first of the greatest pixels gets it. Replaces what is in `d_input`.
+///
+/// # Errors
+///
+/// If `d_output` is not `[N, 1, 1, C]`, or `d_input` not of the input's shape.
+pub fn global_max_pool_gradient<T: Element>(
+    input: &Tensor<T>,
+    d_output: &Tensor<T>,
+    d_input: &mut Tensor<T>,
+) -> Result<()> {
+    global_gradient(input, d_output, d_input, |input, d_output, d_input| {
+        let channels = d_output.len();
+        d_input.fill(T::zero());
+        for (c, &gradient) in d_output.iter().enumerate() {
+            let mut greatest = c;
+            for at in (c..input.len()).step_by(channels) {
+                // As in the forward pass, a NaN wins.
+                if input[at] > input[greatest] || (input[at].is_nan() && !input[greatest].is_nan()) {
+                    greatest = at;
+                }
+            }
+            d_input[greatest] = gradient;
+        }
+    })
+}
+
+/// Image by image.
+fn global_gradient<T: Element>(
+    input: &Tensor<T>,
+    d_output: &Tensor<T>,
+    d_input: &mut Tensor<T>,
+    work: impl Fn(&[T], &[T], &mut [T]),
+) -> Result<()> {
+    let [n, h, w, c] = input.shape();
+    if d_output.shape() != [n, 1, 1, c] {
+        return Err(Error::shape("global_pool", "d_output", &d_output.shape(), format_args!("[{n}, 1, 1, {c}]")));
+    }
+    if d_input.shape() != input.shape() {
+        return Err(Error::shape("global_pool", "d_input", &d_input.shape(), format_args!("{:?}", input.shape())));
+    }
+    if h * w * c > 0 {
+        let images = input.as_slice().chunks_exact(h * w * c).zip(d_input.as_mut_slice().chunks_exact_mut(h * w * c));
+        for ((input, d_input), d_output) in images.zip(d_output.as_slice().chunks_exact(c)) {
+            work(input, d_output, d_input);
+        }
+    }
+    Ok(())
 }

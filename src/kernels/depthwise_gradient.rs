@@ -1,0 +1,308 @@
+//! Gradients of a depthwise convolution, a block of channels at a time.
+//!
+//! Both read maps as [`Plane`]s: one block of 16 channels, a cache line of each pixel, with a border of zeros that stands
+//! for the padding, so that no tap needs a branch. Differs from [`reference`](mod@super::reference) in this:
+//!
+//! 1. The gradient by the input gathers: an input pixel sums the outputs it took part in, in registers, eight pixels at a
+//!    time, and is written once. With a stride, neighbouring inputs belong to different taps; those `stride` apart share
+//!    theirs, so each *phase* of a row is a small convolution of its own, and no product with a zero is computed.
+//! 2. The gradient by the weight keeps all taps of a 3x3 kernel (or those of a row of another kernel) in registers while
+//!    a row of outputs passes by.
+
+#[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
+use fearless_simd::f32x8;
+use fearless_simd::prelude::*;
+use fearless_simd::{Level, f32x4};
+
+use super::plane::with_vector;
+use super::{BLOCK, SimdLevel};
+use crate::shape::Conv2dGeometry;
+
+/// One block of channels of a map with a border of zeros.
+#[derive(Clone, Copy, Debug)]
+pub struct Plane<'a> {
+    /// Pixels, row after row, borders included.
+    pub data: &'a [[f32; BLOCK]],
+    /// Pixels of a row, borders included.
+    pub width: usize,
+    /// Rows above and pixels to the left of the map.
+    pub before: [usize; 2],
+}
+
+impl<'a> Plane<'a> {
+    /// Pixels from `(row, column)` of the map on; both may lie in the border.
+    #[inline(always)]
+    fn from(self, [row, column]: [isize; 2]) -> &'a [[f32; BLOCK]] {
+        let place = |at: isize, before: usize| before.checked_add_signed(at).expect("inside the border");
+        &self.data[place(row, self.before[0]) * self.width + place(column, self.before[1])..]
+    }
+}
+
+/// Most rows and columns of a kernel here; larger ones are [`reference`](mod@super::reference)'s.
+pub const MOST_TAPS: usize = 16;
+
+/// Columns of zeros that [`depthwise_input_gradient`] reads to the left and right of the gradient of the output.
+#[must_use]
+pub fn gradient_border(geometry: &Conv2dGeometry) -> [usize; 2] {
+    let extent = (geometry.kernel[1] - 1) * geometry.dilation[1];
+    let (stride, before) = (geometry.stride[1], geometry.before[1]);
+    // The last tap of the first input, and the first tap of the last one.
+    let left = extent.saturating_sub(before).div_ceil(stride);
+    let last = (geometry.input[1] - 1 + before) / stride;
+    [left, (last + 1).saturating_sub(geometry.output[1])]
+}
+
+/// `d_input[y, x, c] = sum over i, j of d_output[(y + top - i * dilation) / stride, .., c] * weight[i, j, c]`, over the
+/// taps whose quotients are whole and inside the map.
+///
+/// Shapes: `d_output` a plane of the output with at least [`gradient_border`] to its left and right; `weight [KH * KW]`,
+/// `d_input [H * W]`, both in blocks.
+///
+/// # Panics
+///
+/// If a slice is too short, the kernel has more than [`MOST_TAPS`] rows or columns, or this machine cannot run `level`.
+pub fn depthwise_input_gradient(
+    level: SimdLevel,
+    geometry: &Conv2dGeometry,
+    d_output: Plane<'_>,
+    weight: &[[f32; BLOCK]],
+    d_input: &mut [[f32; BLOCK]],
+) {
+    assert_eq!((weight.len(), d_input.len()), (geometry.taps(), geometry.input_pixels()), "sizes differ");
+    let pass = InputGradient { geometry, d_output, weight };
+    with_vector!(level, pass.run(d_input));
+}
+
+/// `sums[i, j, c] += sum over y, x of input[y * stride - top + i * dilation, .., c] * d_output[y, x, c]`
+///
+/// Shapes: `input` a plane with the padding's border, `d_output` a plane; `sums [KH * KW]`, in blocks.
+///
+/// # Panics
+///
+/// If a slice is too short or this machine cannot run `level`.
+pub fn depthwise_weight_gradient(
+    level: SimdLevel,
+    geometry: &Conv2dGeometry,
+    input: Plane<'_>,
+    d_output: Plane<'_>,
+    sums: &mut [[f32; BLOCK]],
+) {
+    assert_eq!(sums.len(), geometry.taps(), "sizes differ");
+    let pass = WeightGradient { geometry, input, d_output };
+    with_vector!(level, pass.run(sums));
+}
+
+/// Taps of one axis that an input took part in, each with the output it was part of, counted from the input's own.
+#[derive(Clone, Copy)]
+struct Taps {
+    count: usize,
+    tap: [usize; MOST_TAPS],
+    output: [isize; MOST_TAPS],
+}
+
+impl Taps {
+    /// Those of input `at`, whose outputs are `(at + before - tap * dilation) / stride`.
+    fn of(g: &Conv2dGeometry, axis: usize, at: usize) -> Self {
+        let mut taps = Self { count: 0, tap: [0; MOST_TAPS], output: [0; MOST_TAPS] };
+        let stride = g.stride[axis].cast_signed();
+        for tap in 0..g.kernel[axis] {
+            let place = (at + g.before[axis]).cast_signed() - (tap * g.dilation[axis]).cast_signed();
+            if place.rem_euclid(stride) == 0 {
+                taps.tap[taps.count] = tap;
+                taps.output[taps.count] = place.div_euclid(stride);
+                taps.count += 1;
+            }
+        }
+        taps
+    }
+
+    #[inline(always)]
+    fn iter(&self) -> impl Iterator<Item = (usize, isize)> {
+        self.tap.iter().copied().zip(self.output).take(self.count)
+    }
+}
+
+struct InputGradient<'a> {
+    geometry: &'a Conv2dGeometry,
+    d_output: Plane<'a>,
+    weight: &'a [[f32; BLOCK]],
+}
+
+impl InputGradient<'_> {
+    #[inline(always)]
+    fn run<S: Simd, V: SimdFloat<S, Element = f32>>(&self, simd: S, d_input: &mut [[f32; BLOCK]]) {
+        simd.vectorize(
+            #[inline(always)]
+            || {
+                let [width, stride] = [self.geometry.input[1], self.geometry.stride[1]];
+                let height = self.geometry.output[0].cast_signed();
+                for (y, row) in d_input.chunks_exact_mut(width).enumerate() {
+                    let mut rows = Taps::of(self.geometry, 0, y);
+                    let inside = rows.iter().filter(|(_, output)| (0..height).contains(output));
+                    let (mut kept, mut count) = (rows, 0);
+                    for (tap, output) in inside {
+                        (kept.tap[count], kept.output[count]) = (tap, output);
+                        count += 1;
+                    }
+                    kept.count = count;
+                    rows = kept;
+                    for phase in 0..stride.min(width) {
+                        self.phase::<S, V>(simd, &rows, &Taps::of(self.geometry, 1, phase), &mut row[phase..]);
+                    }
+                }
+            },
+        );
+    }
+
+    /// Every `stride`-th pixel of a row.
+    #[inline(always)]
+    fn phase<S: Simd, V: SimdFloat<S, Element = f32>>(
+        &self,
+        simd: S,
+        rows: &Taps,
+        columns: &Taps,
+        d_input: &mut [[f32; BLOCK]],
+    ) {
+        let count = d_input.len().div_ceil(self.geometry.stride[1]);
+        let mut x = 0;
+        while x < count {
+            // The last tile may repeat pixels of the one before.
+            let tile = match count - x {
+                7 | 14 | 21 | 28 => 7,
+                5.. if count >= 8 => 8,
+                2.. if count >= 4 => 4,
+                _ => 1,
+            };
+            x = x.min(count - tile);
+            for channel in (0..BLOCK).step_by(V::LEN) {
+                match tile {
+                    8 => self.tile::<S, V, 8>(simd, rows, columns, [x, channel], d_input),
+                    7 => self.tile::<S, V, 7>(simd, rows, columns, [x, channel], d_input),
+                    4 => self.tile::<S, V, 4>(simd, rows, columns, [x, channel], d_input),
+                    _ => self.tile::<S, V, 1>(simd, rows, columns, [x, channel], d_input),
+                }
+            }
+            x += tile;
+        }
+    }
+
+    /// One vector of `PIXELS` pixels of a phase.
+    #[inline(always)]
+    fn tile<S: Simd, V: SimdFloat<S, Element = f32>, const PIXELS: usize>(
+        &self,
+        simd: S,
+        rows: &Taps,
+        columns: &Taps,
+        [x, channel]: [usize; 2],
+        d_input: &mut [[f32; BLOCK]],
+    ) {
+        let load = |pixel: &[f32; BLOCK]| V::from_slice(simd, &pixel[channel..][..V::LEN]);
+        let mut sums = [V::splat(simd, 0.0); PIXELS];
+        for (i, row) in rows.iter() {
+            for (j, column) in columns.iter() {
+                let weight = load(&self.weight[i * self.geometry.kernel[1] + j]);
+                let pixels = &self.d_output.from([row, x.cast_signed() + column])[..PIXELS];
+                unroll!(o < PIXELS, 8, { sums[o] = load(&pixels[o]).mul_add(weight, sums[o]) });
+            }
+        }
+        let stride = self.geometry.stride[1];
+        let d_input = &mut d_input[x * stride..][..=(PIXELS - 1) * stride];
+        unroll!(o < PIXELS, 8, { sums[o].store_slice(&mut d_input[o * stride][channel..][..V::LEN]) });
+    }
+}
+
+struct WeightGradient<'a> {
+    geometry: &'a Conv2dGeometry,
+    input: Plane<'a>,
+    d_output: Plane<'a>,
+}
+
+impl WeightGradient<'_> {
+    #[inline(always)]
+    fn run<S: Simd, V: SimdFloat<S, Element = f32>>(&self, simd: S, sums: &mut [[f32; BLOCK]]) {
+        simd.vectorize(
+            #[inline(always)]
+            || {
+                let g = self.geometry;
+                for channel in (0..BLOCK).step_by(V::LEN) {
+                    match (g.kernel, g.dilation) {
+                        ([3, 3], [1, 1]) => self.rows::<S, V, 3, 3>(simd, 0, channel, sums),
+                        ([_, 5], [_, 1]) => {
+                            for i in 0..g.kernel[0] {
+                                self.rows::<S, V, 1, 5>(simd, i, channel, &mut sums[i * 5..]);
+                            }
+                        }
+                        _ => {
+                            for (tap, sum) in sums.iter_mut().enumerate() {
+                                self.tap::<S, V>(simd, [tap / g.kernel[1], tap % g.kernel[1]], channel, sum);
+                            }
+                        }
+                    }
+                }
+            },
+        );
+    }
+
+    /// The row of the input that kernel row `i` reads for row `y` of the output, from kernel column `j` on.
+    #[inline(always)]
+    fn input_row(&self, y: usize, [i, j]: [usize; 2]) -> &[[f32; BLOCK]] {
+        let g = self.geometry;
+        let row = (y * g.stride[0] + i * g.dilation[0]).cast_signed() - g.before[0].cast_signed();
+        self.input.from([row, (j * g.dilation[1]).cast_signed() - g.before[1].cast_signed()])
+    }
+
+    /// All taps of `ROWS` kernel rows from `first` on of a kernel `COLUMNS` wide.
+    #[inline(always)]
+    fn rows<S: Simd, V: SimdFloat<S, Element = f32>, const ROWS: usize, const COLUMNS: usize>(
+        &self,
+        simd: S,
+        first: usize,
+        channel: usize,
+        sums: &mut [[f32; BLOCK]],
+    ) {
+        let load = |pixel: &[f32; BLOCK]| V::from_slice(simd, &pixel[channel..][..V::LEN]);
+        let ([height, width], stride) = (self.geometry.output, self.geometry.stride[1]);
+        let mut tile = [[V::splat(simd, 0.0); COLUMNS]; ROWS];
+        for y in 0..height {
+            let d_output = &self.d_output.from([y.cast_signed(), 0])[..width];
+            let mut inputs = [d_output; ROWS];
+            unroll!(i < ROWS, 3, { inputs[i] = &self.input_row(y, [first + i, 0])[..(width - 1) * stride + COLUMNS] });
+            for (x, d_output) in d_output.iter().enumerate() {
+                let d_output = load(d_output);
+                unroll!(i < ROWS, 3, {
+                    let pixels = &inputs[i][x * stride..][..COLUMNS];
+                    unroll!(j < COLUMNS, 5, { tile[i][j] = load(&pixels[j]).mul_add(d_output, tile[i][j]) });
+                });
+            }
+        }
+        unroll!(i < ROWS, 3, {
+            unroll!(j < COLUMNS, 5, {
+                let sum = &mut sums[i * COLUMNS + j][channel..][..V::LEN];
+                (V::from_slice(simd, sum) + tile[i][j]).store_slice(sum);
+            });
+        });
+    }
+
+    /// One tap of any kernel; four sums take turns, for one would wait for itself.
+    #[inline(always)]
+    fn tap<S: Simd, V: SimdFloat<S, Element = f32>>(
+        &self,
+        simd: S,
+        tap: [usize; 2],
+        channel: usize,
+        sum: &mut [f32; BLOCK],
+    ) {
+        let load = |pixel: &[f32; BLOCK]| V::from_slice(simd, &pixel[channel..][..V::LEN]);
+        let ([height, width], stride) = (self.geometry.output, self.geometry.stride[1]);
+        let mut sums = [V::splat(simd, 0.0); 4];
+        for y in 0..height {
+            let d_output = &self.d_output.from([y.cast_signed(), 0])[..width];
+            let inputs = self.input_row(y, tap)[..=(width - 1) * stride].iter().step_by(stride);
+            for ((at, d_output), input) in d_output.iter().enumerate().zip(inputs) {
+                sums[at % 4] = load(input).mul_add(load(d_output), sums[at % 4]);
+            }
+        }
+        let sum = &mut sum[channel..][..V::LEN];
+        ((V::from_slice(simd, sum) + sums[0] + sums[1]) + (sums[2] + sums[3])).store_slice(sum);
+    }
+}

@@ -1,0 +1,156 @@
+//! The gradient of a pointwise convolution by its weight: a sum of outer products over pixels.
+//!
+//! Differs from [`reference::outer`](super::reference::outer) in one way: a register tile of the result, some inputs by
+//! up to three vectors of outputs, stays in registers while the pixels of a piece pass by. Each pixel costs a tile its
+//! vectors' loads and a broadcast per input:
+//!
+//! ```text
+//! for m in pixels:
+//!     for k in inputs of the tile:
+//!         sums[k] += input[m, k] * gradient[m, n..]
+//! ```
+
+use fearless_simd::prelude::*;
+
+use super::{BLOCK, Pixels, SimdLevel};
+
+/// `sums[k, n] += sum over m of input[m, k] * gradient[m, n]`
+///
+/// Shapes: `input [M, K]`; `gradient [M, N]` with a pitch of whole blocks, whose lanes beyond `N` are read; `sums [K, P]`
+/// with `N` rounded up to whole blocks as `P`, whose lanes beyond `N` are written.
+///
+/// # Panics
+///
+/// If the pixel counts differ, a pitch or a slice is too short, or this machine cannot run `level`.
+pub fn outer(level: SimdLevel, input: Pixels<'_, f32>, gradient: Pixels<'_, f32>, sums: &mut [f32]) {
+    let width = gradient.channels.next_multiple_of(BLOCK);
+    assert_eq!(input.count(), gradient.count(), "pixel counts differ");
+    assert!(gradient.pitch() >= width && sums.len() == input.channels * width, "sums are not whole blocks");
+    match level.token() {
+        // 24 sums, three vectors of the gradient and a broadcast: 28 of 32 registers; 8 divides every width of a network.
+        #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
+        Some(fearless_simd::Level::Avx512(simd)) => {
+            run::<_, fearless_simd::f32x16<_>, 14, 12, 8>(simd, input, gradient, sums);
+        }
+        // Twelve sums, two vectors and a broadcast: 15 of 16.
+        #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
+        Some(fearless_simd::Level::Avx2(simd)) => {
+            run::<_, fearless_simd::f32x8<_>, 8, 6, 3>(simd, input, gradient, sums);
+        }
+        #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
+        Some(level @ (fearless_simd::Level::Sse2(_) | fearless_simd::Level::Sse4_2(_))) => {
+            let simd = level.as_sse2().expect("SSE4.2 includes SSE2");
+            run::<_, fearless_simd::f32x4<_>, 8, 4, 3>(simd, input, gradient, sums);
+        }
+        #[cfg(target_arch = "aarch64")]
+        Some(fearless_simd::Level::Neon(simd)) => {
+            run::<_, fearless_simd::f32x4<_>, 8, 8, 7>(simd, input, gradient, sums);
+        }
+        #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+        Some(fearless_simd::Level::WasmSimd128(simd)) => {
+            run::<_, fearless_simd::f32x4<_>, 8, 4, 3>(simd, input, gradient, sums);
+        }
+        Some(fearless_simd::Level::Fallback(simd)) => {
+            run::<_, fearless_simd::f32x4<_>, 4, 4, 2>(simd, input, gradient, sums);
+        }
+        _ => unreachable!("this machine cannot run {level}"),
+    }
+}
+
+/// Tiles of one, two or three vectors have `R1`, `R2` or `R3` inputs.
+#[inline(always)]
+fn run<S: Simd, V: SimdFloat<S, Element = f32>, const R1: usize, const R2: usize, const R3: usize>(
+    simd: S,
+    input: Pixels<'_, f32>,
+    gradient: Pixels<'_, f32>,
+    sums: &mut [f32],
+) {
+    let vectors = gradient.channels.div_ceil(V::LEN);
+    let mut vector = 0;
+    while vector < vectors {
+        let at = vector * V::LEN;
+        // No lonely last vector: two and two rather than three and one.
+        vector += match vectors - vector {
+            1 => {
+                rows::<S, V, R1, 1>(simd, input, gradient, at, sums);
+                1
+            }
+            2 | 4 => {
+                rows::<S, V, R2, 2>(simd, input, gradient, at, sums);
+                2
+            }
+            _ => {
+                rows::<S, V, R3, 3>(simd, input, gradient, at, sums);
+                3
+            }
+        };
+    }
+}
+
+/// All inputs by `VECTORS` vectors of outputs from `at` on.
+#[inline(always)]
+fn rows<S: Simd, V: SimdFloat<S, Element = f32>, const ROWS: usize, const VECTORS: usize>(
+    simd: S,
+    input: Pixels<'_, f32>,
+    gradient: Pixels<'_, f32>,
+    at: usize,
+    sums: &mut [f32],
+) {
+    simd.vectorize(
+        #[inline(always)]
+        || {
+            let mut first = 0;
+            while first < input.channels {
+                first += match input.channels - first {
+                    left if left >= ROWS => {
+                        tile::<S, V, ROWS, VECTORS>(simd, input, gradient, [first, at], sums);
+                        ROWS
+                    }
+                    left if left >= 4 && ROWS > 4 => {
+                        tile::<S, V, 4, VECTORS>(simd, input, gradient, [first, at], sums);
+                        4
+                    }
+                    left if left >= 2 && ROWS > 2 => {
+                        tile::<S, V, 2, VECTORS>(simd, input, gradient, [first, at], sums);
+                        2
+                    }
+                    _ => {
+                        tile::<S, V, 1, VECTORS>(simd, input, gradient, [first, at], sums);
+                        1
+                    }
+                };
+            }
+        },
+    );
+}
+
+/// `ROWS` inputs from `first` on by `VECTORS` vectors of outputs from `at` on.
+#[inline(always)]
+fn tile<S: Simd, V: SimdFloat<S, Element = f32>, const ROWS: usize, const VECTORS: usize>(
+    simd: S,
+    input: Pixels<'_, f32>,
+    gradient: Pixels<'_, f32>,
+    [first, at]: [usize; 2],
+    sums: &mut [f32],
+) {
+    let width = gradient.channels.next_multiple_of(BLOCK);
+    let mut tile = [[V::splat(simd, 0.0); VECTORS]; ROWS];
+    let inputs = input.data[first..].chunks(input.pitch());
+    let gradients = gradient.data[at..].chunks(gradient.pitch());
+    for (input, gradient) in inputs.zip(gradients).take(input.count()) {
+        let (input, gradient) = (&input[..ROWS], &gradient[..VECTORS * V::LEN]);
+        let mut vectors = [tile[0][0]; VECTORS];
+        unroll!(v < VECTORS, 3, { vectors[v] = V::from_slice(simd, &gradient[v * V::LEN..][..V::LEN]) });
+        unroll!(r < ROWS, 14, {
+            let value = V::splat(simd, input[r]);
+            unroll!(v < VECTORS, 3, { tile[r][v] = value.mul_add(vectors[v], tile[r][v]) });
+        });
+    }
+    unroll!(r < ROWS, 14, {
+        let sums = &mut sums[(first + r) * width + at..][..VECTORS * V::LEN];
+        unroll!(v < VECTORS, 3, {
+            let sums = &mut sums[v * V::LEN..][..V::LEN];
+            (V::from_slice(simd, sums) + tile[r][v]).store_slice(sums);
+        });
+    });
+}

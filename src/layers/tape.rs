@@ -1,0 +1,136 @@
+//! What a forward pass in training leaves for the backward pass.
+//!
+//! The caller owns it, not the layers: they stay shareable, and two passes of one network need two tapes. Layers push
+//! what they need and pop it in the opposite order. Memory is kept from step to step: fresh pages cost as much as the
+//! convolutions that fill them.
+
+use alloc::boxed::Box;
+use alloc::sync::Arc;
+use alloc::vec;
+use alloc::vec::Vec;
+use core::any::{Any, type_name};
+use core::fmt;
+
+use super::{Gradient, Signal, derive_seed};
+use crate::shape::element_count;
+use crate::{Element, Error, Result, Runtime, Shape, Tensor};
+
+/// Records of a forward pass, scratch memory, and the source of randomness.
+pub struct Tape<T> {
+    runtime: Runtime,
+    records: Vec<Box<dyn Any + Send>>,
+    spare: Vec<Vec<T>>,
+    seed: u64,
+    draws: u64,
+    momentum: Option<f64>,
+}
+
+impl<T> fmt::Debug for Tape<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tape")
+            .field("runtime", &self.runtime)
+            .field("records", &self.records.len())
+            .finish_non_exhaustive()
+    }
+}
+
+impl<T: Element> Default for Tape<T> {
+    fn default() -> Self {
+        Self::new(Runtime::new())
+    }
+}
+
+impl<T: Element> Tape<T> {
+    /// An empty tape for passes on this runtime.
+    #[must_use]
+    pub fn new(runtime: Runtime) -> Self {
+        Self { runtime, records: Vec::new(), spare: Vec::new(), seed: 0, draws: 0, momentum: None }
+    }
+
+    /// How to run.
+    #[must_use]
+    pub fn runtime(&self) -> &Runtime {
+        &self.runtime
+    }
+
+    /// Starts a pass: forgets what an earlier one left, and draws from this seed.
+    pub fn start(&mut self, seed: u64) {
+        self.records.clear();
+        (self.seed, self.draws) = (seed, 0);
+    }
+
+    /// From now on running statistics move by this share of each batch's, whatever their convention says.
+    pub(crate) fn set_momentum(&mut self, momentum: f64) {
+        self.momentum = Some(momentum);
+    }
+
+    pub(super) fn momentum(&self) -> Option<f64> {
+        self.momentum
+    }
+
+    /// A seed for one layer's randomness in this pass.
+    pub fn draw_seed(&mut self) -> u64 {
+        self.draws += 1;
+        derive_seed(self.seed, self.draws)
+    }
+
+    /// Keeps something for the backward pass.
+    pub fn push(&mut self, record: impl Any + Send) {
+        self.records.push(Box::new(record));
+    }
+
+    /// Takes back what was pushed last.
+    ///
+    /// # Errors
+    ///
+    /// If nothing is left or it is of another type: the passes of a layer do not mirror each other, or a backward pass
+    /// has no forward pass.
+    pub fn pop<X: Any>(&mut self) -> Result<X> {
+        let record = self.records.pop().ok_or_else(|| {
+            Error::invalid("backward", "tape", "empty", format_args!("{} of a forward pass", type_name::<X>()))
+        })?;
+        record
+            .downcast()
+            .map(|record| *record)
+            .map_err(|_| Error::invalid("backward", "record", "of another type", format_args!("{}", type_name::<X>())))
+    }
+
+    /// A tensor with any values, in memory of the tape's if it has some of the size.
+    ///
+    /// # Errors
+    ///
+    /// If the shape has more elements than can be counted.
+    pub fn tensor(&mut self, shape: Shape) -> Result<Tensor<T>> {
+        let len = element_count("tape", &shape)?;
+        let fits = |spare: &Vec<T>| spare.len() >= len && spare.len() / 2 <= len;
+        let best = (0..self.spare.len()).filter(|&at| fits(&self.spare[at])).min_by_key(|&at| self.spare[at].len());
+        let mut values = best.map_or_else(|| vec![T::zero(); len], |at| self.spare.swap_remove(at));
+        values.truncate(len);
+        Tensor::from_shape_vec(shape, values)
+    }
+
+    /// Gives memory back.
+    pub fn recycle_tensor(&mut self, tensor: Tensor<T>) {
+        let mut values = tensor.into_vec();
+        // The elements beyond its length are still initialised ones, but only a longer vector may say so.
+        values.resize(values.capacity(), T::zero());
+        self.spare.push(values);
+    }
+
+    pub(super) fn recycle(&mut self, signal: Signal<T>) {
+        self.recycle_shared(signal.map);
+    }
+
+    pub(super) fn recycle_shared(&mut self, map: Arc<Tensor<T>>) {
+        if let Ok(tensor) = Arc::try_unwrap(map) {
+            self.recycle_tensor(tensor);
+        }
+    }
+
+    pub(super) fn recycle_gradient(&mut self, gradient: Gradient<T>) {
+        self.recycle_tensor(gradient.map);
+        if let Some(through) = gradient.through {
+            self.recycle_shared(through.input);
+        }
+    }
+}

@@ -1,0 +1,223 @@
+//! Convolutions in training: forward from a lazy map, with the moments of the output, and both gradients.
+//!
+//! All work on pieces of a map that stay in the second-level cache from their first use to their last: a backward piece
+//! applies the normalisation below to its inputs, the gradient of the one above to its outputs, adds to the gradient of
+//! the weight, computes the gradient of the input, masks and sums it. Memory is read and written once per map.
+//!
+//! How the work is cut depends on shapes alone, and partial sums are added in that order, so that results do not depend
+//! on the number of threads.
+
+mod conv;
+mod depthwise;
+mod pointwise;
+mod product;
+
+pub use conv::{conv_backward, conv_forward};
+pub use depthwise::{depthwise_backward, depthwise_forward};
+pub use pointwise::{pointwise_backward, pointwise_forward};
+
+use alloc::vec::Vec;
+
+use super::lazy::{Affine, GradientSums, Lazy, LazyGradient, Moments};
+use crate::kernels::SimdLevel;
+use crate::kernels::columns;
+use crate::{Element, Error, Result, Shape, Tensor};
+
+/// What a backward convolution reads and writes. Gradients of weight and bias are added to what is there, that of the
+/// input replaces it; `None` is not computed.
+#[derive(Debug)]
+pub struct Backward<'a, T> {
+    /// The input of the forward convolution.
+    pub input: Lazy<'a, T>,
+    /// The gradient by its output.
+    pub d_output: LazyGradient<'a, T>,
+    /// Its weight, in the forward operation's order.
+    pub weight: &'a [T],
+    /// Of the weight's length.
+    pub d_weight: Option<&'a mut [T]>,
+    /// One value per output channel.
+    pub d_bias: Option<&'a mut [T]>,
+    /// Of the input's shape: the gradient by the values before the input's affine, without its scale.
+    pub d_input: Option<&'a mut Tensor<T>>,
+}
+
+impl<T: Element> Backward<'_, T> {
+    /// Refuses what does not fit an output of this shape and a weight of this length.
+    fn check(&self, operation: &'static str, output: Shape, weight: usize) -> Result<()> {
+        let Self { input, d_output, d_weight, d_bias, d_input, .. } = self;
+        check_operands(operation, *input, [self.weight.len(), weight])?;
+        check_shape(operation, "d_output", d_output.map.shape(), output)?;
+        if let Some((map, constants)) = d_output.through {
+            check_shape(operation, "input of the normalisation", map.shape(), output)?;
+            for constant in constants {
+                check_len(operation, "constant of the normalisation", constant.len(), output[3])?;
+            }
+        }
+        if let Some(d_weight) = d_weight {
+            check_len(operation, "d_weight", d_weight.len(), weight)?;
+        }
+        if let Some(d_bias) = d_bias {
+            check_len(operation, "d_bias", d_bias.len(), output[3])?;
+        }
+        d_input.as_ref().map_or(Ok(()), |map| check_shape(operation, "d_input", map.shape(), input.map.shape()))
+    }
+}
+
+/// Refuses what does not fit the output of a forward convolution.
+fn check_forward<T: Element>(
+    operation: &'static str,
+    input: Lazy<'_, T>,
+    weight: [usize; 2],
+    bias: Option<&[T]>,
+    [found, expected]: [Shape; 2],
+    moments: Option<&Moments>,
+) -> Result<()> {
+    check_operands(operation, input, weight)?;
+    check_shape(operation, "output", found, expected)?;
+    let moments = moments.map(|moments| moments.mean.len().min(moments.squares.len()));
+    for (argument, len) in [("bias", bias.map(<[T]>::len)), ("moments", moments)] {
+        if let Some(len) = len {
+            check_len(operation, argument, len, expected[3])?;
+        }
+    }
+    Ok(())
+}
+
+/// Refuses an input without elements or with another affine, and a weight of another length.
+fn check_operands<T: Element>(
+    operation: &'static str,
+    input: Lazy<'_, T>,
+    [found, expected]: [usize; 2],
+) -> Result<()> {
+    let shape = input.map.shape();
+    if shape.contains(&0) {
+        return Err(Error::shape(operation, "input", &shape, "at least one element"));
+    }
+    if let Some(affine) = input.affine {
+        for values in [&affine.scale, &affine.shift, &affine.center] {
+            check_len(operation, "affine", values.len(), shape[3])?;
+        }
+    }
+    check_len(operation, "weight", found, expected)
+}
+
+fn check_shape(operation: &'static str, argument: &'static str, found: Shape, expected: Shape) -> Result<()> {
+    if found != expected {
+        return Err(Error::shape(operation, argument, &found, format_args!("{expected:?}")));
+    }
+    Ok(())
+}
+
+fn check_len(operation: &'static str, argument: &'static str, found: usize, expected: usize) -> Result<()> {
+    if found != expected {
+        return Err(Error::shape(operation, argument, &[found], format_args!("[{expected}]")));
+    }
+    Ok(())
+}
+
+/// A piece of work's share of the results.
+#[derive(Debug)]
+struct Part<T> {
+    d_weight: Vec<T>,
+    d_bias: Vec<f64>,
+    sums: GradientSums,
+}
+
+impl<T: Element> Part<T> {
+    fn new(d_weight: usize, d_bias: usize, channels: usize) -> Self {
+        Self {
+            d_weight: alloc::vec![T::zero(); d_weight],
+            d_bias: alloc::vec![0.0; d_bias],
+            sums: GradientSums::new(channels),
+        }
+    }
+}
+
+/// Adds the parts in order; returns the sums of the input's gradient if the input was lazy.
+fn gather<T: Element>(
+    parts: &[Part<T>],
+    [columns, pitch]: [usize; 2],
+    affine: Option<&Affine<T>>,
+    d_weight: Option<&mut [T]>,
+    d_bias: Option<&mut [T]>,
+) -> Option<GradientSums> {
+    if let Some(d_weight) = d_weight {
+        for part in parts {
+            for (to, from) in d_weight.chunks_exact_mut(columns).zip(part.d_weight.chunks_exact(pitch)) {
+                for (to, from) in to.iter_mut().zip(from) {
+                    *to += *from;
+                }
+            }
+        }
+    }
+    if let Some(d_bias) = d_bias {
+        for (c, d_bias) in d_bias.iter_mut().enumerate() {
+            *d_bias += T::from_f64(parts.iter().map(|part| part.d_bias[c]).sum());
+        }
+    }
+    affine.map(|affine| {
+        let mut sums = GradientSums::new(affine.scale.len());
+        for part in parts {
+            sums.merge(&part.sums);
+        }
+        sums
+    })
+}
+
+/// A stretch of dense pixels of a lazy map, applied into `scratch` unless there is nothing to apply.
+fn applied<'s, T: Element>(
+    level: SimdLevel,
+    input: Lazy<'s, T>,
+    [start, len]: [usize; 2],
+    scratch: &'s mut Vec<T>,
+) -> &'s [T] {
+    let values = &input.map.as_slice()[start..][..len];
+    let Some(affine) = input.affine else { return values };
+    if scratch.len() < len {
+        scratch.resize(len, T::zero());
+    }
+    columns::apply(level, affine.lend(), values, &mut scratch[..len]);
+    &scratch[..len]
+}
+
+/// As [`applied`] for a gradient, with pixels `pitch` apart; zeros between them.
+fn combined<'s, T: Element>(
+    level: SimdLevel,
+    gradient: LazyGradient<'s, T>,
+    [start, len]: [usize; 2],
+    pitch: usize,
+    scratch: &'s mut Vec<T>,
+) -> &'s [T] {
+    let channels = gradient.map.shape()[3];
+    let values = &gradient.map.as_slice()[start..][..len];
+    if gradient.through.is_none() && pitch == channels {
+        return values;
+    }
+    let padded = len / channels * pitch;
+    if scratch.len() < padded {
+        scratch.resize(padded, T::zero());
+    }
+    let scratch = &mut scratch[..padded];
+    match gradient.through {
+        Some((input, constants)) => {
+            columns::combine(level, constants, values, &input.as_slice()[start..][..len], pitch, scratch);
+        }
+        None => {
+            for (to, from) in scratch.chunks_exact_mut(pitch).zip(values.chunks_exact(channels)) {
+                to[..channels].copy_from_slice(from);
+            }
+        }
+    }
+    scratch
+}
+
+/// Masks a stretch of the input's gradient and adds its sums to the part's.
+fn masked<T: Element>(level: SimdLevel, input: Lazy<'_, T>, start: usize, d_input: &mut [T], sums: &mut GradientSums) {
+    let Some(affine) = input.affine else { return };
+    let channels = affine.scale.len();
+    let mut part = alloc::vec![T::zero(); 2 * channels];
+    let (sum, spread) = part.split_at_mut(channels);
+    let values = &input.map.as_slice()[start..][..d_input.len()];
+    columns::mask(level, affine.lend(), &affine.center, values, d_input, [sum, spread]);
+    sums.add(0, [sum, spread]);
+}

@@ -1,0 +1,129 @@
+//! Pointwise convolution in training.
+//!
+//! A piece of pixels is a matrix product forward, and two backward: with the transposed weight for its inputs, and an
+//! outer product for the weight. The pieces of one task add to one copy of the weight's gradient.
+
+use alloc::vec;
+use alloc::vec::Vec;
+
+use super::super::lazy::{GradientSums, Lazy, Moments};
+use super::product::{Product, outer, transposed};
+use super::{Backward, Part, applied, check_forward, combined, gather, masked};
+use crate::kernels::{BLOCK, TILES, columns};
+use crate::{Element, Error, Result, Runtime, Tensor};
+
+/// Elements of a piece, inputs and outputs together: with its copies, half of a second-level cache.
+const PIECE: usize = 64 * 1024;
+
+/// Pixels that are worth a copy of the weight's gradient of their own, and the most copies. More copies cost more memory
+/// traffic, fewer leave threads without work.
+const TASK: usize = 128;
+const MOST_TASKS: usize = 16;
+
+/// Pixels of a piece.
+fn piece(channels: usize) -> usize {
+    (PIECE / channels / TILES).max(1) * TILES
+}
+
+/// `output = bias + input * weight` with `weight [I, O]`; returns the output's moments if asked for.
+///
+/// # Errors
+///
+/// If shapes or lengths do not fit, or the input has no elements.
+pub fn pointwise_forward<T: Element>(
+    input: Lazy<'_, T>,
+    weight: &[T],
+    bias: Option<&[T]>,
+    output: &mut Tensor<T>,
+    moments: Option<&mut Moments>,
+    runtime: &Runtime,
+) -> Result<()> {
+    let ([n, h, w, inputs], outputs) = (input.map.shape(), output.shape()[3]);
+    let (lengths, shapes) = ([weight.len(), inputs * outputs], [output.shape(), [n, h, w, outputs]]);
+    check_forward("pointwise_forward", input, lengths, bias, shapes, moments.as_deref())?;
+    if outputs == 0 {
+        return Ok(());
+    }
+    let level = runtime.simd_level();
+    let product = Product::new(weight, bias, [inputs, outputs], runtime);
+    let rows = piece(inputs + outputs);
+    let values = output.as_mut_slice();
+    let mut parts =
+        vec![T::zero(); if moments.is_some() { values.len().div_ceil(rows * outputs) * 2 * outputs } else { 0 }];
+    let mut part = parts.chunks_exact_mut(2 * outputs);
+    let pieces: Vec<_> = values.chunks_mut(rows * outputs).map(|output| (output, part.next())).enumerate().collect();
+    runtime.for_each(pieces, Vec::new, |scratch, (index, (output, part))| {
+        let len = output.len() / outputs * inputs;
+        let input = applied(level, input, [index * rows * inputs, len], scratch);
+        product.rows(input, inputs, output);
+        if let Some(part) = part {
+            let (mean, squares) = part.split_at_mut(outputs);
+            columns::moments(level, output, mean, squares);
+        }
+    });
+    if let Some(moments) = moments {
+        for (part, values) in parts.chunks_exact(2 * outputs).zip(values.chunks(rows * outputs)) {
+            let (mean, squares) = part.split_at(outputs);
+            moments.merge(values.len() / outputs, mean, squares);
+        }
+    }
+    Ok(())
+}
+
+/// Both gradients; returns the sums of the input's if the input is lazy and its gradient wanted.
+///
+/// # Errors
+///
+/// If shapes or lengths do not fit, or the input has no elements.
+pub fn pointwise_backward<T: Element>(work: Backward<'_, T>, runtime: &Runtime) -> Result<Option<GradientSums>> {
+    let ([n, h, w, inputs], outputs) = (work.input.map.shape(), work.d_output.map.shape()[3]);
+    if outputs == 0 {
+        return Err(Error::shape("pointwise_backward", "d_output", &work.d_output.map.shape(), "at least one channel"));
+    }
+    work.check("pointwise_backward", [n, h, w, outputs], inputs * outputs)?;
+    let Backward { input, d_output, weight, d_weight, d_bias, d_input } = work;
+    let level = runtime.simd_level();
+    let (pitch, rows) = (outputs.next_multiple_of(BLOCK), piece(inputs + outputs));
+    let pixels = input.map.as_slice().len() / inputs;
+    let tasks = (pixels / TASK).clamp(1, MOST_TASKS);
+    let per_task = pixels.div_ceil(tasks);
+
+    let turned = transposed(weight, [inputs, outputs]);
+    let product = d_input.is_some().then(|| Product::new(&turned, None, [outputs, inputs], runtime));
+    let [weight_len, bias_len] = [d_weight.is_some(), d_bias.is_some()].map(usize::from);
+    let mut parts: Vec<_> = (0..pixels.div_ceil(per_task.max(1)))
+        .map(|_| Part::new(weight_len * inputs * pitch, bias_len * outputs, inputs))
+        .collect();
+    let affine = input.affine.filter(|_| d_input.is_some());
+    let mut d_inputs = d_input.map(|map| map.as_mut_slice().chunks_mut(per_task * inputs));
+    let work: Vec<_> =
+        parts.iter_mut().map(|part| (part, d_inputs.as_mut().and_then(Iterator::next))).enumerate().collect();
+    runtime.for_each(
+        work,
+        || [Vec::new(), Vec::new()],
+        |[inputs_scratch, outputs_scratch], (task, (part, mut d_input))| {
+            let end = pixels.min((task + 1) * per_task);
+            let mut first = task * per_task;
+            while first < end {
+                let count = rows.min(end - first);
+                let gradient = combined(level, d_output, [first * outputs, count * outputs], pitch, outputs_scratch);
+                if weight_len > 0 {
+                    let input = applied(level, input, [first * inputs, count * inputs], inputs_scratch);
+                    outer(level, (input, inputs), (gradient, outputs), &mut part.d_weight);
+                }
+                if bias_len > 0 {
+                    let mut sums = vec![T::zero(); outputs];
+                    columns::sum(level, gradient, pitch, &mut sums);
+                    part.d_bias.iter_mut().zip(sums).for_each(|(to, from)| *to += Element::to_f64(from));
+                }
+                if let (Some(d_input), Some(product)) = (&mut d_input, &product) {
+                    let d_input = &mut d_input[(first - task * per_task) * inputs..][..count * inputs];
+                    product.rows(gradient, pitch, d_input);
+                    masked(level, input, first * inputs, d_input, &mut part.sums);
+                }
+                first += count;
+            }
+        },
+    );
+    Ok(gather(&parts, [outputs, pitch], affine, d_weight, d_bias))
+}

@@ -1,0 +1,219 @@
+//! Gradients in `f32` on every SIMD level against `f64`, which runs plain loops and matrixmultiply; and that neither they
+//! nor a whole training step depend on the number of threads.
+
+use mobilenet::kernels::{Clamp, Pixels, outer, reference};
+use mobilenet::layers::{Gradient, Layer, Signal, Tape};
+use mobilenet::ops::{Affine, Backward, GradientSums, Lazy, LazyGradient, Moments};
+use mobilenet::{Element, MobileNetV2, Padding, Runtime, SimdLevel, Tensor, Window, ops};
+
+/// Values in -2 to 2 without a pattern, each `f32` and `f64` alike.
+fn values<T: Element>(count: usize, seed: u32) -> Vec<T> {
+    let mut state = seed.wrapping_mul(2_654_435_761).wrapping_add(1);
+    let next = |_| {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        T::from_f64(f64::from((state >> 16) as u16) / 16384.0 - 2.0)
+    };
+    (0..count).map(next).collect()
+}
+
+fn tensor<T: Element>(shape: [usize; 4], seed: u32) -> Tensor<T> {
+    Tensor::from_shape_vec(shape, values(shape.iter().product(), seed)).unwrap()
+}
+
+fn affine<T: Element>(channels: usize) -> Affine<T> {
+    let clamp = Clamp { low: T::from_f64(-1.5), high: T::from_f64(1.25) };
+    Affine { scale: values(channels, 1), shift: values(channels, 2), center: values(channels, 3), clamp }
+}
+
+/// What a convolution gives in training.
+struct Outcome<T> {
+    output: Vec<T>,
+    moments: Moments,
+    d_weight: Vec<T>,
+    d_bias: Vec<T>,
+    d_input: Vec<T>,
+    sums: Option<GradientSums>,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Kind {
+    Pointwise,
+    Depthwise,
+    Dense { groups: usize },
+}
+
+/// A convolution of an input of this shape to `outputs` channels, forward and backward, lazily on both sides.
+fn run<T: Element>(
+    kind: Kind,
+    shape: [usize; 4],
+    outputs: usize,
+    window: &Window,
+    is_lazy: bool,
+    runtime: &Runtime,
+) -> Outcome<T> {
+    let [n, h, w, inputs] = shape;
+    let geometry = window.over([h, w]).unwrap();
+    let [kernel_h, kernel_w] = window.kernel;
+    let weight_shape = match kind {
+        Kind::Pointwise => [1, 1, inputs, outputs],
+        Kind::Depthwise => [kernel_h, kernel_w, inputs, outputs / inputs],
+        Kind::Dense { groups } => [kernel_h, kernel_w, inputs / groups, outputs],
+    };
+    let (map, affine) = (tensor::<T>(shape, 4), affine::<T>(inputs));
+    let input = Lazy { map: &map, affine: is_lazy.then_some(&affine) };
+    let weight: Vec<T> = values(weight_shape.iter().product(), 5);
+    let bias: Vec<T> = values(outputs, 6);
+    let mut output = Tensor::zeros([n, geometry.output[0], geometry.output[1], outputs]).unwrap();
+    let mut moments = Moments::new(outputs);
+    match kind {
+        Kind::Pointwise => {
+            ops::pointwise_forward(input, &weight, Some(&bias), &mut output, Some(&mut moments), runtime).unwrap();
+        }
+        Kind::Depthwise => {
+            let moments = Some(&mut moments);
+            ops::depthwise_forward(&geometry, input, &weight, Some(&bias), &mut output, moments, runtime).unwrap();
+        }
+        Kind::Dense { .. } => {
+            let weight = mobilenet::ndarray::ArrayView4::from_shape(weight_shape, &weight).unwrap();
+            output = ops::conv_forward(window, input, weight, Some(&bias), Some(&mut moments), runtime).unwrap();
+        }
+    }
+    let (d_output, before) = (tensor::<T>(output.shape(), 7), tensor::<T>(output.shape(), 8));
+    let constants: [Vec<T>; 3] = [9, 10, 11].map(|seed| values(outputs, seed));
+    let constants = constants.each_ref().map(Vec::as_slice);
+    let d_output = LazyGradient { map: &d_output, through: is_lazy.then_some((&before, constants)) };
+    let (mut d_weight, mut d_bias) = (values(weight.len(), 12), values(outputs, 13));
+    let mut d_input = tensor(shape, 14);
+    let work = Backward {
+        input,
+        d_output,
+        weight: &weight,
+        d_weight: Some(&mut d_weight),
+        d_bias: Some(&mut d_bias),
+        d_input: Some(&mut d_input),
+    };
+    let sums = match kind {
+        Kind::Pointwise => ops::pointwise_backward(work, runtime).unwrap(),
+        Kind::Depthwise => ops::depthwise_backward(&geometry, work, runtime).unwrap(),
+        Kind::Dense { groups } => ops::conv_backward(&geometry, groups, work, runtime).unwrap(),
+    };
+    Outcome { output: output.into_vec(), moments, d_weight, d_bias, d_input: d_input.into_vec(), sums }
+}
+
+/// Relative to the largest value of an array: sums of a few hundred products of values up to 4.
+const TOLERANCE: f64 = 2e-5;
+
+fn assert_alike<T: Element>(what: &str, actual: &[T], expected: &[f64]) {
+    let most = expected.iter().fold(1.0_f64, |most, value| most.max(value.abs()));
+    assert_eq!(actual.len(), expected.len(), "{what}");
+    for (at, (actual, expected)) in actual.iter().zip(expected).enumerate() {
+        let difference = (Element::to_f64(*actual) - expected).abs();
+        assert!(difference <= TOLERANCE * most, "{what}[{at}]: {actual}, expected {expected} (largest {most})");
+    }
+}
+
+#[track_caller]
+fn check(kind: Kind, shape: [usize; 4], outputs: usize, window: &Window) {
+    for is_lazy in [false, true] {
+        let expected = run::<f64>(kind, shape, outputs, window, is_lazy, &Runtime::new());
+        for level in SimdLevel::available() {
+            let runtime = Runtime::new().level(level).unwrap();
+            let actual = run::<f32>(kind, shape, outputs, window, is_lazy, &runtime);
+            let name = |part| format!("{kind:?} {shape:?} -> {outputs} {window:?} lazy {is_lazy} {level}: {part}");
+            assert_alike(&name("output"), &actual.output, &expected.output);
+            assert_eq!(actual.moments.count, expected.moments.count);
+            assert_alike(&name("mean"), &actual.moments.mean, &expected.moments.mean);
+            assert_alike(&name("squares"), &actual.moments.squares, &expected.moments.squares);
+            assert_alike(&name("d_weight"), &actual.d_weight, &expected.d_weight);
+            assert_alike(&name("d_bias"), &actual.d_bias, &expected.d_bias);
+            assert_alike(&name("d_input"), &actual.d_input, &expected.d_input);
+            assert_eq!(actual.sums.is_some(), is_lazy);
+            if let (Some(actual), Some(expected)) = (&actual.sums, &expected.sums) {
+                assert_alike(&name("sum"), &actual.gradient, &expected.gradient);
+                assert_alike(&name("spread"), &actual.spread, &expected.spread);
+            }
+        }
+    }
+}
+
+#[test]
+fn pointwise_gradients_match_at_awkward_sizes() {
+    let window = Window::new(1, Padding::VALID);
+    for (inputs, outputs) in [(1, 1), (3, 8), (7, 17), (16, 24), (17, 3), (33, 40), (65, 129)] {
+        check(Kind::Pointwise, [2, 5, 3, inputs], outputs, &window);
+    }
+    check(Kind::Pointwise, [3, 13, 11, 24], 96, &window);
+    check(Kind::Pointwise, [1, 1, 1, 20], 5, &window);
+}
+
+#[test]
+fn depthwise_gradients_match_at_awkward_sizes() {
+    for channels in [1, 8, 15, 16, 17, 24, 40] {
+        for (kernel, stride, dilation) in [(3, 1, 1), (3, 2, 1), (5, 2, 1), (1, 1, 1), (2, 3, 1), (3, 1, 2), (3, 2, 3)]
+        {
+            for padding in [Padding::Same, Padding::Symmetric(1), Padding::Symmetric(3)] {
+                let window = Window::new(kernel, padding).stride(stride).dilation(dilation);
+                check(Kind::Depthwise, [2, 9, 10, channels], channels, &window);
+            }
+        }
+    }
+    let window = Window::new(3, Padding::Same);
+    check(Kind::Depthwise, [1, 1, 1, 32], 32, &window);
+    check(Kind::Depthwise, [1, 2, 31, 16], 16, &window);
+    check(Kind::Depthwise, [2, 5, 6, 3], 6, &window);
+    check(Kind::Depthwise, [1, 20, 19, 16], 16, &Window::new(17, Padding::Same));
+}
+
+#[test]
+fn dense_gradients_match_at_awkward_sizes() {
+    check(Kind::Dense { groups: 1 }, [2, 9, 7, 3], 32, &Window::new(3, Padding::Same).stride(2));
+    check(Kind::Dense { groups: 1 }, [1, 5, 6, 17], 9, &Window::new(3, Padding::Symmetric(1)).dilation(2));
+    check(Kind::Dense { groups: 2 }, [2, 6, 5, 6], 10, &Window::new(2, Padding::VALID));
+    check(Kind::Dense { groups: 1 }, [2, 5, 5, 4], 4, &Window::new(1, Padding::Symmetric(1)).stride(3));
+}
+
+#[test]
+fn outer_products_match_the_reference() {
+    for (inputs, outputs, pixels) in [(1, 1, 1), (7, 16, 5), (15, 33, 9), (29, 64, 40), (64, 50, 3)] {
+        let pitch = usize::next_multiple_of(outputs, 16);
+        let (input, gradient) = (values::<f32>(pixels * inputs, 1), values::<f32>(pixels * pitch, 2));
+        let from = Pixels::dense(&input, [1, pixels], inputs);
+        let by = Pixels::new(&gradient, [1, pixels], outputs, pitch);
+        let mut expected = vec![1.0; inputs * outputs];
+        reference::outer(from, by, &mut expected);
+        for level in SimdLevel::available() {
+            let mut sums = vec![1.0; inputs * pitch];
+            outer(level, from, by, &mut sums);
+            for (sums, expected) in sums.chunks_exact(pitch).zip(expected.chunks_exact(outputs)) {
+                let expected: Vec<_> = expected.iter().copied().map(f64::from).collect();
+                assert_alike(&format!("{level} {inputs} {outputs} {pixels}"), &sums[..outputs], &expected);
+            }
+        }
+    }
+}
+
+#[test]
+fn training_step_does_not_depend_on_threads() {
+    let step = |threads| {
+        let mut net = MobileNetV2::<f32>::builder().alpha(0.35).classes(7).dropout(0.2).build().unwrap();
+        let mut tape = Tape::new(Runtime::new().threads(threads).unwrap());
+        for step in 0..2 {
+            tape.start(step);
+            let images = Signal::new(tensor([5, 49, 47, 3], 15));
+            let logits = net.forward_train(images, &mut tape).unwrap().into_tensor(&mut tape).unwrap();
+            net.backward(Gradient::new(logits), &mut tape).unwrap();
+        }
+        let mut all = Vec::new();
+        net.visit("", &mut |name, parameter| {
+            all.push((name, parameter.as_slice().to_vec(), parameter.gradient().map(<[f32]>::to_vec)));
+        });
+        all
+    };
+    let one = step(1);
+    assert!(one.iter().any(|(_, _, gradient)| gradient.as_ref().is_some_and(|g| g.iter().any(|&g| g != 0.0))));
+    for threads in [2, 3] {
+        for (one, other) in one.iter().zip(step(threads)) {
+            assert!(*one == other, "{} differs on {threads} threads", one.0);
+        }
+    }
+}
