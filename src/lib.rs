@@ -29,6 +29,8 @@ extern crate alloc;
 pub mod check;
 #[cfg(feature = "image")]
 pub mod classifier;
+#[cfg(feature = "image")]
+pub mod data;
 mod element;
 pub mod engine;
 mod error;
@@ -44,6 +46,7 @@ mod runtime;
 pub mod shape;
 pub mod source;
 mod tensor;
+pub mod train;
 pub mod weights;
 
 #[cfg(feature = "image")]

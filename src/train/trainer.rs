@@ -1,0 +1,299 @@
+//! A network, its optimizer and its loss, stepping together.
+//!
+//! A step is forward, loss, backward, and the optimizer's update; a step that would spoil the network (a loss that is not
+//! a number) is refused before it does, and the layer where it began is named.
+
+use alloc::boxed::Box;
+use alloc::format;
+use alloc::string::String;
+use core::fmt;
+
+use super::{CrossEntropy, Ema, Evaluation, Optimizer, Schedule, clip_gradients};
+use crate::layers::{Gradient, Layer, Signal, Tape, dotted};
+use crate::{Element, Error, Result, Runtime, Tensor};
+
+/// What a step did.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct StepReport {
+    /// Optimizer steps so far, this one included if it made one.
+    pub step: u64,
+    /// Mean loss of the batch.
+    pub loss: f64,
+    /// Learning rate of the step.
+    pub learning_rate: f64,
+    /// Norm of the gradients before they were clipped, if they are.
+    pub gradient_norm: Option<f64>,
+}
+
+/// Called after every step.
+type Hook = Box<dyn FnMut(&StepReport) + Send>;
+
+/// Trains any layer that ends in logits `[N, 1, 1, K]`.
+///
+/// ```
+/// use mobilenet::layers::Linear;
+/// use mobilenet::train::{CrossEntropy, Sgd, Trainer};
+/// use mobilenet::Tensor;
+/// let net = Linear::<f32>::builder(2, 2).build()?;
+/// let mut trainer = Trainer::new(net, Sgd::new(0.5), CrossEntropy::new());
+/// let batch = Tensor::from_slice([2, 1, 1, 2], &[1.0, 0.0, 0.0, 1.0])?;
+/// let first = trainer.step(&batch, &[0, 1])?;
+/// let second = trainer.step(&batch, &[0, 1])?;
+/// assert!(second < first);
+/// # Ok::<(), mobilenet::Error>(())
+/// ```
+pub struct Trainer<T: Element, L, O> {
+    net: L,
+    optimizer: O,
+    loss: CrossEntropy,
+    learning_rate: f64,
+    schedule: Schedule,
+    clip: Option<f64>,
+    accumulation: usize,
+    accumulated: usize,
+    ema: Option<Ema<T>>,
+    seed: u64,
+    step: u64,
+    tape: Tape<T>,
+    hook: Option<Hook>,
+}
+
+impl<T: Element, L: fmt::Debug, O: fmt::Debug> fmt::Debug for Trainer<T, L, O> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { net, optimizer, loss, schedule, step, .. } = self;
+        f.debug_struct("Trainer")
+            .field("net", net)
+            .field("optimizer", optimizer)
+            .field("loss", loss)
+            .field("schedule", schedule)
+            .field("step", step)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<T: Element, L: Layer<T>, O: Optimizer<T>> Trainer<T, L, O> {
+    /// Trains on the calling thread at the machine's best SIMD level, at the optimizer's own learning rate.
+    #[must_use]
+    pub fn new(net: L, optimizer: O, loss: CrossEntropy) -> Self {
+        Self {
+            learning_rate: optimizer.learning_rate(),
+            net,
+            optimizer,
+            loss,
+            schedule: Schedule::constant(),
+            clip: None,
+            accumulation: 1,
+            accumulated: 0,
+            ema: None,
+            seed: 0,
+            step: 0,
+            tape: Tape::new(Runtime::new()),
+            hook: None,
+        }
+    }
+
+    /// Another SIMD level or more threads; results do not depend on the threads.
+    #[must_use]
+    pub fn runtime(mut self, runtime: Runtime) -> Self {
+        self.tape = Tape::new(runtime);
+        self
+    }
+
+    /// Multiplies the optimizer's learning rate, step by step.
+    #[must_use]
+    pub fn schedule(mut self, schedule: Schedule) -> Self {
+        self.schedule = schedule;
+        self
+    }
+
+    /// Scales gradients down to at most this L2 norm over all parameters.
+    #[must_use]
+    pub fn clip(mut self, norm: f64) -> Self {
+        self.clip = Some(norm);
+        self
+    }
+
+    /// Batches whose mean gradient makes one optimizer step, 1 by default.
+    #[must_use]
+    pub fn accumulation(mut self, batches: usize) -> Self {
+        self.accumulation = batches;
+        self
+    }
+
+    /// Keeps a moving average of the weights, which [`Trainer::evaluate`] uses.
+    #[must_use]
+    pub fn ema(mut self, ema: Ema<T>) -> Self {
+        self.ema = Some(ema);
+        self
+    }
+
+    /// Seed of what the layers draw (dropout), 0 by default.
+    #[must_use]
+    pub fn seed(mut self, seed: u64) -> Self {
+        self.seed = seed;
+        self
+    }
+
+    /// Calls this after every step.
+    #[must_use]
+    pub fn on_step(mut self, hook: impl FnMut(&StepReport) + Send + 'static) -> Self {
+        self.hook = Some(Box::new(hook));
+        self
+    }
+
+    /// The network.
+    #[must_use]
+    pub fn net(&self) -> &L {
+        &self.net
+    }
+
+    /// The network, to change between steps.
+    #[must_use]
+    pub fn net_mut(&mut self) -> &mut L {
+        &mut self.net
+    }
+
+    /// The network, trained.
+    #[must_use]
+    pub fn into_net(self) -> L {
+        self.net
+    }
+
+    /// The optimizer.
+    #[must_use]
+    pub fn optimizer(&self) -> &O {
+        &self.optimizer
+    }
+
+    /// Optimizer steps so far.
+    #[must_use]
+    pub fn steps(&self) -> u64 {
+        self.step
+    }
+
+    /// One step on images `[N, H, W, C]` with a class for each; returns their mean loss.
+    ///
+    /// # Errors
+    ///
+    /// If the network does not take the images or does not train, a label is out of range, an option is, or the loss is
+    /// not finite: that names the step and the layer where it began, and leaves the weights as they were.
+    pub fn step(&mut self, images: &Tensor<T>, labels: &[usize]) -> Result<f64> {
+        self.step_with(images, |loss, logits| loss.hard(logits, labels))
+    }
+
+    /// As [`Trainer::step`], with a distribution over the classes `[N, 1, 1, K]` for each image.
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn step_soft(&mut self, images: &Tensor<T>, targets: &Tensor<T>) -> Result<f64> {
+        self.step_with(images, |loss, logits| loss.soft(logits, targets))
+    }
+
+    fn step_with(
+        &mut self,
+        images: &Tensor<T>,
+        loss_of: impl FnOnce(&CrossEntropy, &Tensor<T>) -> Result<(f64, Tensor<T>)>,
+    ) -> Result<f64> {
+        self.check()?;
+        if self.accumulated == 0 {
+            self.net.zero_gradients();
+        }
+        let batch = self.step.wrapping_mul(self.accumulation as u64).wrapping_add(self.accumulated as u64);
+        self.tape.start(crate::layers::derive_seed(self.seed, batch));
+        let output = self.net.forward_train(Signal::new(images.clone()), &mut self.tape)?;
+        let needs_gradient = output.needs_gradient();
+        let logits = output.into_tensor(&mut self.tape)?;
+        let (loss, mut d_logits) = loss_of(&self.loss, &logits)?;
+        if !loss.is_finite() {
+            return Err(self.not_finite(loss, images));
+        }
+        if !needs_gradient {
+            return Err(Error::invalid("trainer", "network", "frozen", "at least one parameter that trains"));
+        }
+        if self.accumulation > 1 {
+            let share = T::from_f64(1.0 / self.accumulation as f64);
+            d_logits.as_mut_slice().iter_mut().for_each(|d| *d *= share);
+        }
+        self.net.backward(Gradient::new(d_logits), &mut self.tape)?;
+        self.accumulated += 1;
+
+        let learning_rate = self.learning_rate * self.schedule.factor(self.step);
+        let mut gradient_norm = None;
+        if self.accumulated == self.accumulation {
+            self.accumulated = 0;
+            gradient_norm = self.clip.map(|most| clip_gradients(&mut self.net, most)).transpose()?;
+            self.optimizer.set_learning_rate(learning_rate);
+            self.optimizer.step(&mut self.net)?;
+            self.step += 1;
+            if let Some(ema) = &mut self.ema {
+                ema.update(&self.net)?;
+            }
+        }
+        if let Some(hook) = &mut self.hook {
+            hook(&StepReport { step: self.step, loss, learning_rate, gradient_norm });
+        }
+        Ok(loss)
+    }
+
+    fn check(&self) -> Result<()> {
+        if self.accumulation == 0 {
+            return Err(Error::invalid("trainer", "accumulation", 0, "at least 1 batch"));
+        }
+        self.schedule.check()?;
+        self.optimizer.check()
+    }
+
+    fn not_finite(&self, loss: f64, images: &Tensor<T>) -> Error {
+        let place = first_not_finite(&self.net, "", images, self.tape.runtime());
+        let found = format!("{loss} at step {}, first in {place}", self.step + 1);
+        Error::invalid("trainer", "loss", found, "a finite number (a lower learning rate, or clipped gradients)")
+    }
+
+    /// Loss, accuracies and confusions on batches that are not trained on, with the averaged weights if there are any.
+    ///
+    /// # Errors
+    ///
+    /// What the batches give, or if one does not fit the network.
+    pub fn evaluate(
+        &mut self,
+        batches: impl IntoIterator<Item = Result<(Tensor<T>, alloc::vec::Vec<usize>)>>,
+    ) -> Result<Evaluation> {
+        let averaged = self.ema.as_ref().is_some_and(|ema| ema.updates() > 0);
+        if let Some(ema) = self.ema.as_mut().filter(|_| averaged) {
+            ema.swap(&mut self.net)?;
+        }
+        let evaluation = Evaluation::of(&self.net, &self.loss, batches, self.tape.runtime());
+        if let Some(ema) = self.ema.as_mut().filter(|_| averaged) {
+            ema.swap(&mut self.net)?;
+        }
+        evaluation
+    }
+}
+
+/// The first parameter or layer, in the order of the network, with a value that is not finite.
+fn first_not_finite<T: Element>(layer: &dyn Layer<T>, name: &str, input: &Tensor<T>, runtime: &Runtime) -> String {
+    let is_finite = |values: &[T]| values.iter().all(|value| value.is_finite());
+    if name.is_empty() && !is_finite(input.as_slice()) {
+        return "the images".into();
+    }
+    let mut current = input.clone();
+    for (own, child) in layer.children() {
+        let name = dotted(name, &own);
+        let mut broken = None;
+        child.visit(&name, &mut |name, parameter| {
+            if broken.is_none() && !is_finite(parameter.as_slice()) {
+                broken = Some(name);
+            }
+        });
+        if let Some(broken) = broken {
+            return format!("parameter {broken}");
+        }
+        match child.forward_with(&current, runtime) {
+            Ok(output) if is_finite(output.as_slice()) => current = output,
+            Ok(_) => return first_not_finite(child, &name, &current, runtime),
+            Err(_) => break,
+        }
+    }
+    if name.is_empty() { "the logits".into() } else { format!("layer {name}") }
+}

@@ -1,0 +1,248 @@
+//! Training through the public API: a net learns, freezing freezes, statistics move as they should, bad input is refused.
+
+use mobilenet::layers::{BatchNorm2d, ConvBnRelu, Dropout, Gradient, Layer, Linear, Sequential, Signal, Tape};
+use mobilenet::train::{CrossEntropy, EarlyStop, Ema, Evaluation, Schedule, Sgd, Trainer, recalibrate};
+use mobilenet::{Error, MobileNetV2, Runtime, Tensor};
+
+/// Images of two classes, brighter at the top or at the bottom, with noise.
+fn batch(images: usize, seed: u32) -> (Tensor<f32>, Vec<usize>) {
+    let mut state = seed;
+    let mut noise = || {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (state >> 8) as f32 / 16_777_216.0 - 0.5
+    };
+    let tensor = Tensor::from_fn([images, 32, 32, 3], |[n, h, ..]| {
+        let bright = (h < 16) == (n % 2 == 0);
+        0.3 * noise() + if bright { 1.0 } else { -1.0 }
+    });
+    (tensor.unwrap(), (0..images).map(|n| n % 2).collect())
+}
+
+fn net() -> MobileNetV2<f32> {
+    MobileNetV2::builder().alpha(0.35).classes(2).dropout(0.1).seed(3).build().unwrap()
+}
+
+fn parameters(net: &dyn Layer<f32>) -> Vec<(String, Vec<f32>)> {
+    let mut all = Vec::new();
+    net.visit("", &mut |name, parameter| all.push((name, parameter.as_slice().to_vec())));
+    all
+}
+
+#[test]
+fn small_net_learns_and_the_same_seed_gives_the_same_run() {
+    let run = || {
+        let steps = std::sync::Arc::new(std::sync::atomic::AtomicU64::new(0));
+        let seen = steps.clone();
+        let mut trainer = Trainer::new(net(), Sgd::new(0.05).momentum(0.9), CrossEntropy::new())
+            .schedule(Schedule::cosine(40).warm_up(4))
+            .clip(5.0)
+            .seed(11)
+            .runtime(Runtime::new().threads(2).unwrap())
+            .on_step(move |report| {
+                assert!(report.gradient_norm.is_some());
+                seen.store(report.step, std::sync::atomic::Ordering::Relaxed);
+            });
+        let losses: Vec<f64> = (0..40)
+            .map(|step| {
+                let (images, labels) = batch(16, step);
+                trainer.step(&images, &labels).unwrap()
+            })
+            .collect();
+        assert_eq!(steps.load(std::sync::atomic::Ordering::Relaxed), 40);
+        recalibrate(trainer.net_mut(), (100..104).map(|seed| batch(16, seed).0), &Runtime::new()).unwrap();
+        let evaluation = trainer.evaluate((200..204).map(|seed| Ok(batch(8, seed)))).unwrap();
+        (losses, evaluation, parameters(trainer.net()))
+    };
+    let (losses, evaluation, weights) = run();
+    assert!(losses[39] < 0.3 * losses[0], "{losses:?}");
+    assert_eq!(evaluation.images(), 32);
+    assert!(evaluation.top(1) > 0.9, "{evaluation}");
+    assert!(evaluation.top(2) > 0.999);
+    let (again, _, other) = run();
+    assert_eq!(losses, again);
+    assert!(weights == other);
+}
+
+#[test]
+fn frozen_backbone_keeps_its_weights_and_statistics() {
+    let mut net = net();
+    net.freeze_backbone();
+    let before = parameters(&net);
+    let mut trainer = Trainer::new(net, Sgd::new(0.1), CrossEntropy::new());
+    // Not as many of each class, whose gradients by the bias would cancel.
+    let (images, labels) = batch(5, 0);
+    trainer.step(&images, &labels).unwrap();
+    for ((name, before), (_, after)) in before.iter().zip(parameters(trainer.net())) {
+        assert_eq!(*before == after, name.starts_with("features."), "{name}");
+    }
+}
+
+#[test]
+fn unfreezing_the_last_blocks_trains_them_and_the_head_alone() {
+    let mut net = net();
+    net.unfreeze_last(2).unwrap();
+    assert!(matches!(net.unfreeze_last(99), Err(Error::Invalid { .. })));
+    net.unfreeze_last(2).unwrap();
+    let before = parameters(&net);
+    let mut trainer = Trainer::new(net, Sgd::new(0.1), CrossEntropy::new());
+    let (images, labels) = batch(4, 0);
+    trainer.step(&images, &labels).unwrap();
+    for ((name, before), (_, after)) in before.iter().zip(parameters(trainer.net())) {
+        let trains = ["features.17.", "features.18.", "classifier."].iter().any(|part| name.starts_with(part));
+        assert_eq!(*before != after, trains, "{name}");
+    }
+}
+
+#[test]
+fn freezing_by_pattern_counts_and_refuses_what_is_not_there() {
+    let mut net = net();
+    assert_eq!(net.freeze("features.0").unwrap(), 5);
+    assert_eq!(net.freeze("*.running_mean").unwrap(), 52);
+    assert_eq!(net.unfreeze("features.0.bn").unwrap(), 4);
+    assert!(matches!(net.freeze("feature"), Err(Error::Invalid { .. })));
+}
+
+#[test]
+fn replaced_head_has_the_new_classes() {
+    let mut net = net();
+    net.replace_head(5).unwrap().freeze_backbone();
+    assert_eq!(net.output_shape([1, 32, 32, 3]).unwrap(), [1, 1, 1, 5]);
+    assert!(matches!(net.replace_head(0), Err(Error::Invalid { .. })));
+    let mut headless = MobileNetV2::<f32>::builder().head(mobilenet::models::Head::FeatureMap).build().unwrap();
+    assert!(matches!(headless.replace_head(5), Err(Error::Invalid { .. })));
+}
+
+#[test]
+fn accumulated_batches_are_one_step() {
+    let net = || Linear::<f64>::builder(2, 2).seed(1).build().unwrap();
+    let images = Tensor::from_slice([2, 1, 1, 2], &[1.0, 0.5, -0.25, 2.0]).unwrap();
+    let mut whole = Trainer::new(net(), Sgd::new(0.1), CrossEntropy::new());
+    whole.step(&images, &[0, 1]).unwrap();
+    let mut parts = Trainer::new(net(), Sgd::new(0.1), CrossEntropy::new()).accumulation(2);
+    for (image, label) in [(0, 0), (1, 1)] {
+        parts.step(&images.image(image).unwrap(), &[label]).unwrap();
+    }
+    assert_eq!(parts.steps(), 1);
+    for (whole, parts) in whole.net().weight().as_slice().iter().zip(parts.net().weight().as_slice()) {
+        assert!((whole - parts).abs() < 1e-15);
+    }
+    let mut none = Trainer::new(net(), Sgd::new(0.1), CrossEntropy::new()).accumulation(0);
+    assert!(matches!(none.step(&images, &[0, 1]), Err(Error::Invalid { .. })));
+}
+
+#[test]
+fn running_statistics_follow_the_convention() {
+    let values = [1.0, 2.0, 4.0, 9.0];
+    let mut norm = BatchNorm2d::<f64>::builder(1).build().unwrap();
+    let mut tape = Tape::new(Runtime::new());
+    norm.forward_train(Signal::new(Tensor::from_slice([4, 1, 1, 1], &values).unwrap()), &mut tape).unwrap();
+    let mut statistics = Vec::new();
+    norm.visit("", &mut |name, parameter| {
+        if name.starts_with("running") {
+            statistics.push(parameter.as_slice()[0]);
+        }
+    });
+    // PyTorch: mean 4, unbiased variance (9 + 4 + 0 + 25) / 3, each with weight 0.1.
+    assert!((statistics[0] - 0.4).abs() < 1e-12);
+    assert!((statistics[1] - (0.9 + 0.1 * 38.0 / 3.0)).abs() < 1e-12);
+}
+
+#[test]
+fn recalibration_takes_the_mean_over_batches_and_fails_without_change() {
+    let mut norm = BatchNorm2d::<f64>::builder(1).build().unwrap();
+    let batch = |values: &[f64]| Tensor::from_slice([values.len(), 1, 1, 1], values).unwrap();
+    recalibrate(&mut norm, [batch(&[1.0, 3.0]), batch(&[5.0, 9.0])], &Runtime::new()).unwrap();
+    let statistic = |norm: &BatchNorm2d<f64>, wanted: &str| {
+        let mut value = f64::NAN;
+        norm.visit("", &mut |name, parameter| {
+            if name == wanted {
+                value = parameter.as_slice()[0];
+            }
+        });
+        value
+    };
+    assert!((statistic(&norm, "running_mean") - 4.5).abs() < 1e-12);
+    assert!((statistic(&norm, "running_var") - 5.0).abs() < 1e-12);
+    assert!(recalibrate(&mut norm, [], &Runtime::new()).is_err());
+    assert!(recalibrate(&mut norm, [batch(&[1.0, 2.0]), batch(&[1.0])], &Runtime::new()).is_err());
+    assert!((statistic(&norm, "running_mean") - 4.5).abs() < 1e-12);
+}
+
+#[test]
+fn ema_is_what_evaluation_uses() {
+    let images = Tensor::from_slice([1, 1, 1, 1], &[1.0]).unwrap();
+    let net = Linear::<f64>::builder(1, 2).build().unwrap();
+    let mut trainer = Trainer::new(net, Sgd::new(1.0), CrossEntropy::new()).ema(Ema::new(0.99));
+    let before = trainer.evaluate([Ok((images.clone(), vec![0]))]).unwrap().loss();
+    for _ in 0..5 {
+        trainer.step(&images, &[0]).unwrap();
+    }
+    let averaged = trainer.evaluate([Ok((images.clone(), vec![0]))]).unwrap().loss();
+    let plain = Evaluation::of(trainer.net(), &CrossEntropy::new(), [Ok((images, vec![0]))], &Runtime::new()).unwrap();
+    assert!(plain.loss() < 0.5 * before && averaged > plain.loss() && averaged < before);
+}
+
+#[test]
+fn bad_steps_are_refused_and_change_nothing() {
+    let mut trainer = Trainer::new(net(), Sgd::new(0.1), CrossEntropy::new());
+    let (images, _) = batch(2, 0);
+    assert!(matches!(trainer.step(&images, &[0, 2]), Err(Error::Invalid { argument: "label", .. })));
+    assert!(matches!(trainer.step(&images, &[0]), Err(Error::Shape { .. })));
+    let one = Tensor::zeros([1, 32, 32, 3]).unwrap();
+    assert!(trainer.step(&one, &[0]).is_err(), "one value per channel has no variance");
+    trainer.net_mut().visit_mut("", &mut |name, parameter| {
+        if name == "features.3.depthwise.weight" {
+            parameter.as_mut_slice()[5] = f32::NAN;
+        }
+    });
+    let before = format!("{:?}", parameters(trainer.net()).last());
+    let error = trainer.step(&images, &[0, 1]).unwrap_err().to_string();
+    assert!(error.contains("features.3.depthwise.weight") && error.contains("step 1"), "{error}");
+    assert_eq!(before, format!("{:?}", parameters(trainer.net()).last()));
+    let broken = Tensor::from_fn([2, 32, 32, 3], |_| f32::INFINITY).unwrap();
+    let error = Trainer::new(net(), Sgd::new(0.1), CrossEntropy::new()).step(&broken, &[0, 1]).unwrap_err();
+    assert!(error.to_string().contains("images"), "{error}");
+    let mut frozen = net();
+    frozen.freeze("*").unwrap();
+    assert!(Trainer::new(frozen, Sgd::new(0.1), CrossEntropy::new()).step(&images, &[0, 1]).is_err());
+}
+
+#[test]
+fn backward_without_forward_is_an_error() {
+    let mut net = net();
+    let mut tape = Tape::new(Runtime::new());
+    let gradient = Gradient::new(Tensor::zeros([1, 1, 1, 2]).unwrap());
+    assert!(matches!(net.backward(gradient.clone(), &mut tape), Err(Error::Invalid { .. })));
+    tape.push(3_u8);
+    assert!(matches!(net.backward(gradient, &mut tape), Err(Error::Invalid { .. })));
+}
+
+#[test]
+fn nothing_is_kept_below_the_lowest_layer_that_trains() {
+    let mut net = Sequential::new()
+        .push(ConvBnRelu::<f64>::builder(2, 3).build().unwrap())
+        .push(Dropout::new(0.5).unwrap())
+        .push(ConvBnRelu::builder(3, 4).build().unwrap());
+    net.freeze("0").unwrap();
+    let mut tape = Tape::new(Runtime::new());
+    let input = Tensor::from_fn([2, 3, 3, 2], |[n, h, w, c]| (n * 7 + h * 5 + w * 3 + c) as f64).unwrap();
+    let output = net.forward_train(Signal::new(input), &mut tape).unwrap().into_tensor(&mut tape).unwrap();
+    assert!(net.backward(Gradient::new(output), &mut tape).unwrap().is_none());
+    assert!(tape.pop::<Signal<f64>>().is_err(), "the tape is empty");
+    net.visit("", &mut |name, parameter| {
+        assert_eq!(parameter.gradient().is_some(), name.starts_with("2.") && parameter.role().is_trained(), "{name}");
+    });
+}
+
+#[test]
+fn evaluation_counts_ranks_and_confusions() {
+    let logits = Tensor::from_slice([3, 1, 1, 3], &[3.0_f64, 2.0, 1.0, 0.0, 5.0, 4.0, 1.0, 1.0, f64::NAN]).unwrap();
+    let mut evaluation = Evaluation::default();
+    evaluation.add(&CrossEntropy::new(), &logits, &[0, 2, 0]).unwrap();
+    assert_eq!([evaluation.confused(0, 0), evaluation.confused(2, 1), evaluation.confused(9, 0)], [2, 1, 0]);
+    assert!((evaluation.top(1) - 1.0 / 3.0).abs() < 1e-12 && evaluation.top(3) > 0.999);
+    let mut stop = EarlyStop::new(2);
+    let stops: Vec<_> = [3.0, 2.0, 2.5, f64::NAN, 1.0].map(|loss| stop.observe(loss)).into();
+    assert_eq!(stops, [false, false, false, true, false]);
+    assert!((stop.best() - 1.0).abs() < 1e-12);
+}
