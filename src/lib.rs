@@ -8,10 +8,12 @@
 //!   binds the conventions that travel with them.
 //! - [`ops`] and [`kernels`]: the math without parameters, on tensors and on slices; [`Runtime`] chooses SIMD level and
 //!   threads.
+//! - [`train`]: losses, optimizers and the [`Trainer`](train::Trainer); every layer has a backward pass.
 //! - [`check`]: for your own tests.
 //!
-//! With feature `image`, `preprocess` turns photos into inputs and `Classifier` ranks labels; with `pretrained`,
-//! `pretrained::mobilenet_v2` is one whose ImageNet weights are inside the binary.
+//! With feature `image`, `preprocess` turns photos into inputs, `Classifier` ranks labels and `data` reads folders of
+//! photos for training; with `pretrained`, `pretrained::mobilenet_v2` is a classifier whose ImageNet weights are inside
+//! the binary.
 //!
 //! ```
 //! use mobilenet::{Layer, MobileNetV2, Tensor};

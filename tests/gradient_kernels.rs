@@ -75,7 +75,8 @@ fn run<T: Element>(
         }
         Kind::Dense { .. } => {
             let weight = mobilenet::ndarray::ArrayView4::from_shape(weight_shape, &weight).unwrap();
-            output = ops::conv_forward(window, input, weight, Some(&bias), Some(&mut moments), runtime).unwrap();
+            let moments = Some(&mut moments);
+            ops::conv_forward(window, input, weight, Some(&bias), &mut output, moments, runtime).unwrap();
         }
     }
     let (d_output, before) = (tensor::<T>(output.shape(), 7), tensor::<T>(output.shape(), 8));

@@ -232,19 +232,19 @@ impl<T: Element> Filter<T> {
         if shape.contains(&0) {
             return Err(Error::shape(self.operation, "input", &input.shape(), "at least one image and pixel"));
         }
+        let mut output = tape.tensor(shape)?;
         if self.is_pointwise() {
-            let mut output = tape.tensor(shape)?;
             ops::pointwise_forward(input.lazy(), weight, bias, &mut output, moments, tape.runtime())?;
             return Ok(output);
         }
         if self.weight.role() == Role::DepthwiseWeight {
-            let mut output = tape.tensor(shape)?;
             ops::depthwise_forward(&geometry, input.lazy(), weight, bias, &mut output, moments, tape.runtime())?;
             return Ok(output);
         }
         let &[kernel_h, kernel_w, inputs, outputs] = self.weight.shape() else { unreachable!("four axes by build") };
         let weight = ArrayView4::from_shape([kernel_h, kernel_w, inputs, outputs], weight).expect("its own shape");
-        ops::conv_forward(&self.window, input.lazy(), weight, bias, moments, tape.runtime())
+        ops::conv_forward(&self.window, input.lazy(), weight, bias, &mut output, moments, tape.runtime())?;
+        Ok(output)
     }
 
     /// Adds to the gradients of weight and bias, unless they are frozen, and returns that of the input if it needs one.

@@ -20,6 +20,8 @@ pub struct Tape<T> {
     runtime: Runtime,
     records: Vec<Box<dyn Any + Send>>,
     spare: Vec<Vec<T>>,
+    /// Tensors that are out: no more than these come back, whatever else is recycled.
+    lent: usize,
     seed: u64,
     draws: u64,
     momentum: Option<f64>,
@@ -44,7 +46,7 @@ impl<T: Element> Tape<T> {
     /// An empty tape for passes on this runtime.
     #[must_use]
     pub fn new(runtime: Runtime) -> Self {
-        Self { runtime, records: Vec::new(), spare: Vec::new(), seed: 0, draws: 0, momentum: None }
+        Self { runtime, records: Vec::new(), spare: Vec::new(), lent: 0, seed: 0, draws: 0, momentum: None }
     }
 
     /// How to run.
@@ -106,11 +108,16 @@ impl<T: Element> Tape<T> {
         let best = (0..self.spare.len()).filter(|&at| fits(&self.spare[at])).min_by_key(|&at| self.spare[at].len());
         let mut values = best.map_or_else(|| vec![T::zero(); len], |at| self.spare.swap_remove(at));
         values.truncate(len);
+        self.lent += 1;
         Tensor::from_shape_vec(shape, values)
     }
 
     /// Gives memory back.
     pub fn recycle_tensor(&mut self, tensor: Tensor<T>) {
+        if self.lent == 0 {
+            return;
+        }
+        self.lent -= 1;
         let mut values = tensor.into_vec();
         // The elements beyond its length are still initialised ones, but only a longer vector may say so.
         values.resize(values.capacity(), T::zero());

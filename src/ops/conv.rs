@@ -217,14 +217,36 @@ pub fn conv2d<T: Element>(
     epilogue: Epilogue<'_, T>,
     runtime: &Runtime,
 ) -> Result<Tensor<T>> {
+    let (geometry, _) = conv2d_geometry(input.shape(), weight.shape(), window)?;
+    let shape = [input.shape()[0], geometry.output[0], geometry.output[1], weight.dim().3];
+    let mut output = Tensor::zeros(shape)?;
+    conv2d_into(input, weight, window, epilogue, &mut output, runtime)?;
+    Ok(output)
+}
+
+/// As [`conv2d`], into a tensor of the output's shape.
+///
+/// # Errors
+///
+/// As there, or if the output has another shape.
+pub(super) fn conv2d_into<T: Element>(
+    input: &Tensor<T>,
+    weight: ArrayView4<'_, T>,
+    window: &Window,
+    epilogue: Epilogue<'_, T>,
+    output: &mut Tensor<T>,
+    runtime: &Runtime,
+) -> Result<()> {
     let (geometry, groups) = conv2d_geometry(input.shape(), weight.shape(), window)?;
     let [n, h, w, c] = input.shape();
     let shape = [n, geometry.output[0], geometry.output[1], weight.dim().3];
     epilogue.check_spatial("conv2d", shape)?;
     check_scratch("conv2d", window, kernels::conv_scratch_len(&geometry, c))?;
-    let mut output = Tensor::zeros(shape)?;
+    if output.shape() != shape {
+        return Err(Error::shape("conv2d", "output", &output.shape(), format_args!("{shape:?}")));
+    }
     if n * shape[3] == 0 {
-        return Ok(output);
+        return Ok(());
     }
     let weight = weight.as_standard_layout();
     let (weight, input) = (contiguous(&weight), input.as_slice());
@@ -238,7 +260,7 @@ pub fn conv2d<T: Element>(
             reference::conv(&geometry, groups, input, weight, epilogue.bias, epilogue.clamp, first_row, &mut output);
         }),
     }
-    Ok(output)
+    Ok(())
 }
 
 fn conv_f32(

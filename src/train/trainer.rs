@@ -201,7 +201,9 @@ impl<T: Element, L: Layer<T>, O: Optimizer<T>> Trainer<T, L, O> {
         }
         let batch = self.step.wrapping_mul(self.accumulation as u64).wrapping_add(self.accumulated as u64);
         self.tape.start(crate::layers::derive_seed(self.seed, batch));
-        let output = self.net.forward_train(Signal::new(images.clone()), &mut self.tape)?;
+        let mut input = self.tape.tensor(images.shape())?;
+        input.as_mut_slice().copy_from_slice(images.as_slice());
+        let output = self.net.forward_train(Signal::new(input), &mut self.tape)?;
         let needs_gradient = output.needs_gradient();
         let logits = output.into_tensor(&mut self.tape)?;
         let (loss, mut d_logits) = loss_of(&self.loss, &logits)?;

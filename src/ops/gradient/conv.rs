@@ -9,8 +9,9 @@ use alloc::vec::Vec;
 
 use ndarray::ArrayView4;
 
+use super::super::Epilogue;
+use super::super::conv::conv2d_into;
 use super::super::lazy::{GradientSums, Lazy, Moments, apply, mask, moments as moments_of};
-use super::super::{Epilogue, conv2d};
 use super::product::{Product, outer, transposed};
 use super::{Backward, Part, applied, combined, gather};
 use crate::kernels::{BLOCK, columns};
@@ -33,21 +34,22 @@ pub fn conv_forward<T: Element>(
     input: Lazy<'_, T>,
     weight: ArrayView4<'_, T>,
     bias: Option<&[T]>,
+    output: &mut Tensor<T>,
     moments: Option<&mut Moments>,
     runtime: &Runtime,
-) -> Result<Tensor<T>> {
+) -> Result<()> {
     let epilogue = Epilogue { bias, ..Epilogue::default() };
-    let output = if input.affine.is_some() {
+    if input.affine.is_some() {
         let mut values = Tensor::zeros(input.map.shape())?;
         apply(input, &mut values, runtime)?;
-        conv2d(&values, weight, window, epilogue, runtime)?
+        conv2d_into(&values, weight, window, epilogue, output, runtime)?;
     } else {
-        conv2d(input.map, weight, window, epilogue, runtime)?
-    };
-    if let Some(moments) = moments {
-        *moments = moments_of(&output, runtime);
+        conv2d_into(input.map, weight, window, epilogue, output, runtime)?;
     }
-    Ok(output)
+    if let Some(moments) = moments {
+        *moments = moments_of(output, runtime);
+    }
+    Ok(())
 }
 
 /// Both gradients; returns the sums of the input's if the input is lazy and its gradient wanted.
