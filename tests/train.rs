@@ -78,6 +78,33 @@ fn frozen_backbone_keeps_its_weights_and_statistics() {
 }
 
 #[test]
+fn frozen_layers_that_were_loaded_anew_are_compiled_anew() {
+    let mut net = net();
+    net.freeze_backbone();
+    let (images, _) = batch(4, 0);
+    let mut tape = Tape::new(Runtime::new().threads(2).unwrap());
+    let mut logits = |net: &mut MobileNetV2<f32>| {
+        tape.start(0);
+        net.forward_train(Signal::new(images.clone()), &mut tape).unwrap().into_tensor(&mut tape).unwrap().into_vec()
+    };
+    net.unfreeze("classifier").unwrap();
+    let first = logits(&mut net);
+    assert_eq!(first, logits(&mut net));
+    net.visit_mut("", &mut |name, parameter| {
+        if name == "features.0.bn.bias" {
+            parameter.as_mut_slice()[3] += 0.5;
+        }
+    });
+    let changed = logits(&mut net);
+    assert_ne!(first, changed);
+    // Dropout draws alike in both, so only the backbone can differ from what a new tape computes.
+    let mut fresh = Tape::new(Runtime::new());
+    fresh.start(0);
+    let expected = net.forward_train(Signal::new(images.clone()), &mut fresh).unwrap().into_tensor(&mut fresh).unwrap();
+    assert_eq!(changed, expected.into_vec());
+}
+
+#[test]
 fn unfreezing_the_last_blocks_trains_them_and_the_head_alone() {
     let mut net = net();
     net.unfreeze_last(2).unwrap();

@@ -23,6 +23,7 @@ mod depthwise;
 mod depthwise_separable;
 mod dropout;
 mod filter;
+mod frozen;
 mod init;
 mod inverted_residual;
 mod linear;

@@ -6,7 +6,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::ops::Index;
 
-use super::{Gradient, Layer, Signal, Tape, dotted, forward_link};
+use super::{Gradient, Layer, Signal, Tape, dotted, forward_link, frozen};
 use crate::engine::{Graph, Value};
 use crate::{Element, Error, Result, Runtime, Shape, Tensor};
 
@@ -129,7 +129,12 @@ impl<T: Element> Layer<T> for Sequential<T> {
     }
 
     fn forward_train(&mut self, input: Signal<T>, tape: &mut Tape<T>) -> Result<Signal<T>> {
-        self.layers.iter_mut().try_fold(input, |signal, (_, layer)| forward_link(&mut **layer, signal, tape))
+        let is_frozen = |(_, layer): &(String, Box<dyn Layer<T>>)| layer.is_frozen();
+        let frozen =
+            if input.needs_gradient() { 0 } else { self.layers.iter().take_while(|link| is_frozen(link)).count() };
+        let (frozen, rest) = self.layers.split_at_mut(frozen);
+        let start = if frozen.is_empty() { input } else { frozen::infer(frozen, input, tape)? };
+        rest.iter_mut().try_fold(start, |signal, (_, layer)| forward_link(&mut **layer, signal, tape))
     }
 
     fn backward(&mut self, d_output: Gradient<T>, tape: &mut Tape<T>) -> Result<Option<Gradient<T>>> {

@@ -11,6 +11,7 @@ use alloc::vec::Vec;
 use core::any::{Any, type_name};
 use core::fmt;
 
+use super::frozen::Frozen;
 use super::{Gradient, Signal, derive_seed};
 use crate::shape::element_count;
 use crate::{Element, Error, Result, Runtime, Shape, Tensor};
@@ -25,6 +26,7 @@ pub struct Tape<T> {
     seed: u64,
     draws: u64,
     momentum: Option<f64>,
+    pub(super) frozen: Vec<Frozen>,
 }
 
 impl<T> fmt::Debug for Tape<T> {
@@ -46,7 +48,16 @@ impl<T: Element> Tape<T> {
     /// An empty tape for passes on this runtime.
     #[must_use]
     pub fn new(runtime: Runtime) -> Self {
-        Self { runtime, records: Vec::new(), spare: Vec::new(), lent: 0, seed: 0, draws: 0, momentum: None }
+        Self {
+            runtime,
+            records: Vec::new(),
+            spare: Vec::new(),
+            lent: 0,
+            seed: 0,
+            draws: 0,
+            momentum: None,
+            frozen: Vec::new(),
+        }
     }
 
     /// How to run.

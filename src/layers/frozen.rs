@@ -1,0 +1,92 @@
+//! The frozen beginning of a chain in training: compiled, for it is inference.
+//!
+//! An engine runs it two to three times as fast as its layers. It is compiled when it is first met and kept on the tape;
+//! a checksum of the parameters tells when one was changed, by loading weights say, and it has to be compiled again.
+
+use alloc::boxed::Box;
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use ndarray::ArrayView4;
+
+use super::{Layer, Signal, Tape, derive_seed};
+use crate::engine::{CompileOptions, Engine};
+use crate::{Element, Result, Tensor};
+
+/// Compiled beginnings that a tape keeps: for images of a few sizes.
+const MOST_KEPT: usize = 4;
+
+/// Layers of a chain with their names.
+type Links<T> = [(String, Box<dyn Layer<T>>)];
+
+/// A compiled beginning, and what it was compiled from.
+pub(super) struct Frozen {
+    /// Where each layer is, which two layers cannot share.
+    layers: Vec<usize>,
+    size: [usize; 3],
+    checksum: u64,
+    engine: Engine,
+}
+
+/// The output of frozen layers, one after the other.
+pub(super) fn infer<T: Element>(layers: &Links<T>, input: Signal<T>, tape: &mut Tape<T>) -> Result<Signal<T>> {
+    let mut map = input.into_tensor(tape)?;
+    let mut parameters = 0;
+    for (_, layer) in layers {
+        layer.visit("", &mut |_, _| parameters += 1);
+    }
+    if parameters > 0 && T::as_f32(map.as_slice()).is_some() {
+        let shape = layers.iter().try_fold(map.shape(), |shape, (_, layer)| layer.output_shape(shape))?;
+        let mut output = tape.tensor(shape)?;
+        run(layers, &map, &mut output, tape)?;
+        tape.recycle_tensor(map);
+        return Ok(Signal::new(output));
+    }
+    for (_, layer) in layers {
+        map = layer.forward_with(&map, tape.runtime())?;
+    }
+    Ok(Signal::new(map))
+}
+
+fn run<T: Element>(layers: &Links<T>, input: &Tensor<T>, output: &mut Tensor<T>, tape: &mut Tape<T>) -> Result<()> {
+    let (shape, checksum) = (input.shape(), checksum(layers));
+    let [_, h, w, c] = shape;
+    let places = || layers.iter().map(|(_, layer)| core::ptr::from_ref(&**layer).addr());
+    let kept = &mut tape.frozen;
+    let found = kept.iter().position(|kept| kept.size == [h, w, c] && kept.layers.iter().copied().eq(places()));
+    let mut frozen = match found.map(|at| kept.remove(at)) {
+        Some(frozen) if frozen.checksum == checksum => frozen,
+        _ => {
+            let options = CompileOptions::new().runtime(tape.runtime().clone());
+            let engine = Engine::new([1, h, w, c], &options, |graph, input| {
+                layers.iter().try_fold(input, |value, (name, layer)| layer.lower(graph, name, value))
+            })?;
+            Frozen { layers: places().collect(), size: [h, w, c], checksum, engine }
+        }
+    };
+    if let (Some(input), Some(output)) = (T::as_f32(input.as_slice()), T::as_f32_mut(output.as_mut_slice())) {
+        let images = ArrayView4::from_shape(shape, input).expect("the tensor's own shape");
+        frozen.engine.run_batch(images, output)?;
+    }
+    tape.frozen.truncate(MOST_KEPT - 1);
+    tape.frozen.insert(0, frozen);
+    Ok(())
+}
+
+/// Changes with any bit of any parameter, as far as 64 bits can: sixteen sums at once, each parameter after the other.
+fn checksum<T: Element>(layers: &Links<T>) -> u64 {
+    const MULTIPLIER: u32 = 0x9E37_79B1;
+    let mut checksum = 0;
+    for (_, layer) in layers {
+        layer.visit("", &mut |_, parameter| {
+            let mut sums = [1_u32; 16];
+            for values in T::as_f32(parameter.as_slice()).unwrap_or_default().chunks(sums.len()) {
+                for (sum, value) in sums.iter_mut().zip(values) {
+                    *sum = (*sum ^ value.to_bits()).wrapping_mul(MULTIPLIER).rotate_left(15);
+                }
+            }
+            checksum = sums.iter().fold(checksum, |checksum, &sum| derive_seed(checksum, u64::from(sum)));
+        });
+    }
+    checksum
+}
