@@ -25,7 +25,10 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("layers", &["engine", "ops", "tensor", "runtime", "kernels", "source", "shape", "element", "error"]),
     ("models", &["layers", "engine", "ops", "tensor", "runtime", "kernels", "source", "shape", "element", "error"]),
     ("weights", &["layers", "tensor", "source", "shape", "element", "error"]),
-    ("train", &["layers", "engine", "ops", "tensor", "runtime", "kernels", "source", "shape", "element", "error"]),
+    (
+        "train",
+        &["weights", "layers", "engine", "ops", "tensor", "runtime", "kernels", "source", "shape", "element", "error"],
+    ),
     ("preprocess", &["tensor", "source", "shape", "element", "error"]),
     ("data", &["preprocess", "tensor", "source", "shape", "element", "error"]),
     (

@@ -1,7 +1,7 @@
 //! Training through the public API: a net learns, freezing freezes, statistics move as they should, bad input is refused.
 
 use mobilenet::layers::{BatchNorm2d, ConvBnRelu, Dropout, Gradient, Layer, Linear, Sequential, Signal, Tape};
-use mobilenet::train::{CrossEntropy, EarlyStop, Ema, Evaluation, Schedule, Sgd, Trainer, recalibrate};
+use mobilenet::train::{Checkpoint, CrossEntropy, EarlyStop, Ema, Evaluation, Schedule, Sgd, Trainer, recalibrate};
 use mobilenet::{Error, MobileNetV2, Runtime, Tensor};
 
 /// Images of two classes, brighter at the top or at the bottom, with noise.
@@ -272,4 +272,58 @@ fn evaluation_counts_ranks_and_confusions() {
     let stops: Vec<_> = [3.0, 2.0, 2.5, f64::NAN, 1.0].map(|loss| stop.observe(loss)).into();
     assert_eq!(stops, [false, false, false, true, false]);
     assert!((stop.best() - 1.0).abs() < 1e-12);
+}
+
+/// The same run, in one go and interrupted after every third batch.
+#[test]
+fn resumed_run_is_bit_identical() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("run.safetensors");
+    let trainer = || {
+        Trainer::new(net(), Sgd::new(0.037).momentum(0.9).weight_decay(1e-4), CrossEntropy::new())
+            .schedule(Schedule::cosine(5).warm_up(2))
+            .accumulation(2)
+            .seed(5)
+            .ema(Ema::new(0.9))
+    };
+    let mut whole = trainer();
+    let mut parts = trainer();
+    for step in 0..9 {
+        let (images, labels) = batch(4, step);
+        let loss = whole.step(&images, &labels).unwrap();
+        if step % 3 == 2 {
+            parts.checkpoint().save(&path).unwrap();
+            parts = trainer();
+            let checkpoint = Checkpoint::open(&path).unwrap();
+            assert_eq!(checkpoint.steps(), u64::from(step) / 2);
+            parts.resume(&checkpoint).unwrap();
+        }
+        assert_eq!(loss.to_bits(), parts.step(&images, &labels).unwrap().to_bits(), "step {step}");
+    }
+    assert!(parameters(whole.net()) == parameters(parts.net()));
+    assert!(whole.checkpoint() == parts.checkpoint());
+}
+
+#[test]
+fn checkpoint_of_another_run_is_refused_and_changes_nothing() {
+    let linear = |classes| Linear::<f32>::builder(2, classes).build().unwrap();
+    let images = Tensor::from_slice([1, 1, 1, 2], &[1.0, 2.0]).unwrap();
+    let mut other = Trainer::new(linear(3), Sgd::new(0.1).momentum(0.9), CrossEntropy::new());
+    other.step(&images, &[1]).unwrap();
+    let mut trainer = Trainer::new(linear(2), Sgd::new(0.1).momentum(0.9), CrossEntropy::new());
+    let before = trainer.checkpoint();
+    assert!(matches!(trainer.resume(&other.checkpoint()), Err(Error::StateMismatch(_))));
+    let mut adam = Trainer::new(linear(3), mobilenet::train::Adam::new(0.1), CrossEntropy::new());
+    let fresh = adam.checkpoint();
+    assert!(matches!(adam.resume(&other.checkpoint()), Err(Error::Invalid { .. })));
+    let mut averaged = Trainer::new(linear(3), Sgd::new(0.1).momentum(0.9), CrossEntropy::new()).ema(Ema::new(0.9));
+    assert!(matches!(averaged.resume(&other.checkpoint()), Err(Error::Invalid { .. })));
+    assert!(before == trainer.checkpoint() && fresh == adam.checkpoint());
+
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("weights.safetensors");
+    mobilenet::StateDict::of(trainer.net(), None).save(&path).unwrap();
+    assert!(matches!(Checkpoint::<f32>::open(&path), Err(Error::Format { .. })));
+    std::fs::write(&path, "{}").unwrap();
+    assert!(matches!(Checkpoint::<f32>::open(&path), Err(Error::Format { .. })));
 }

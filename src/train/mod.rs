@@ -30,6 +30,7 @@
 //! # Ok::<(), mobilenet::Error>(())
 //! ```
 
+mod checkpoint;
 mod clip;
 mod ema;
 mod evaluation;
@@ -40,6 +41,7 @@ mod recalibrate;
 mod schedule;
 mod trainer;
 
+pub use checkpoint::Checkpoint;
 pub use clip::clip_gradients;
 pub use ema::Ema;
 pub use evaluation::{EarlyStop, Evaluation};

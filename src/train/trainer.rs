@@ -43,17 +43,17 @@ type Hook = Box<dyn FnMut(&StepReport) + Send>;
 /// # Ok::<(), mobilenet::Error>(())
 /// ```
 pub struct Trainer<T: Element, L, O> {
-    net: L,
-    optimizer: O,
+    pub(super) net: L,
+    pub(super) optimizer: O,
     loss: CrossEntropy,
-    learning_rate: f64,
+    pub(super) learning_rate: f64,
     schedule: Schedule,
     clip: Option<f64>,
-    accumulation: usize,
-    accumulated: usize,
-    ema: Option<Ema<T>>,
-    seed: u64,
-    step: u64,
+    pub(super) accumulation: usize,
+    pub(super) accumulated: usize,
+    pub(super) ema: Option<Ema<T>>,
+    pub(super) seed: u64,
+    pub(super) step: u64,
     tape: Tape<T>,
     hook: Option<Hook>,
 }

@@ -13,6 +13,7 @@ use safetensors::tensor::{Dtype as FileDtype, Metadata, View};
 
 use super::atomic;
 use super::dtype::{Dtype, array};
+use super::file;
 use super::open::{Contents, Names};
 use crate::layers::StateDict;
 use crate::{Element, Error, Result, WeightSource};
@@ -25,6 +26,9 @@ const MAX_HEADER_LEN: usize = 1 << 20;
 /// Metadata key that marks a file as ours; its value is the source's name or [`NO_SOURCE`].
 const SOURCE_KEY: &str = "mobilenet.source";
 const NO_SOURCE: &str = "none";
+
+/// Metadata key of what a checkpoint holds besides arrays.
+const NOTE_KEY: &str = "mobilenet.training";
 
 /// How exactly values are saved.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -73,12 +77,37 @@ impl<T: Element> StateDict<T> {
     ///
     /// If a finite value is too large for the precision, or names and shapes take more than 1 MiB (9000 arrays or so).
     pub fn to_bytes(&self, precision: Precision) -> Result<Vec<u8>> {
+        self.encode(precision, None)
+    }
+
+    /// As [`StateDict::save`], with a note in the metadata.
+    pub(crate) fn save_with(&self, path: &Path, note: &str) -> Result<()> {
+        atomic::write(path, &self.encode(Precision::Full, Some(note))?)
+    }
+
+    /// Reads what [`StateDict::save_with`] wrote: arrays, and the note if there is one.
+    pub(crate) fn open_with(path: &Path) -> Result<(Self, Option<String>)> {
+        let bytes = file::read(path)?;
+        let mut state = Self::new(None);
+        for (name, array) in read(&bytes)?.tensors {
+            state.insert(name, array);
+        }
+        let header: Metadata =
+            serde_json::from_slice(split(&bytes)?.0).map_err(|reason| Error::format(FORMAT, reason))?;
+        let note = header.metadata().as_ref().and_then(|metadata| metadata.get(NOTE_KEY)).cloned();
+        Ok((state, note))
+    }
+
+    fn encode(&self, precision: Precision, note: Option<&str>) -> Result<Vec<u8>> {
         let mut encoded = Vec::with_capacity(self.len());
         for (name, array) in self.iter() {
             encoded.push((name, Encoded::new(name, array.shape(), array.iter().copied(), precision)?));
         }
         let source = self.source().map_or(NO_SOURCE, WeightSource::name);
-        let metadata = HashMap::from([(SOURCE_KEY.to_owned(), source.to_owned())]);
+        let mut metadata = HashMap::from([(SOURCE_KEY.to_owned(), source.to_owned())]);
+        if let Some(note) = note {
+            metadata.insert(NOTE_KEY.to_owned(), note.to_owned());
+        }
         let bytes = safetensors::serialize(encoded, Some(metadata)).map_err(|error| Error::format(FORMAT, error))?;
         // What is written can be read.
         split(&bytes)?;
