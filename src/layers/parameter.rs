@@ -8,6 +8,7 @@ use crate::Element;
 
 /// What a parameter is to its layer; decides who decays, freezes or converts it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum Role {
     /// Weight of a dense or grouped convolution, `[KH, KW, I, O]`.
     ConvWeight,

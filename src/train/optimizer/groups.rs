@@ -50,7 +50,6 @@ impl Default for GroupOptions {
 #[derive(Clone, Debug, Default, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub(super) struct ParameterGroups {
-    #[cfg_attr(feature = "serde", serde(with = "role_names"))]
     without_decay: Vec<Role>,
     patterns: Vec<(String, GroupOptions)>,
 }
@@ -88,37 +87,5 @@ impl ParameterGroups {
         group.map_or((1.0, weight_decay), |(_, options)| {
             (options.learning_rate_factor, options.weight_decay.unwrap_or(weight_decay))
         })
-    }
-}
-
-/// Roles in files, by name.
-#[cfg(feature = "serde")]
-mod role_names {
-    use alloc::format;
-    use alloc::string::String;
-    use alloc::vec::Vec;
-
-    use serde::{Deserialize, Deserializer, Serializer, de};
-
-    use crate::layers::Role;
-
-    const ROLES: [Role; 7] = [
-        Role::ConvWeight,
-        Role::DepthwiseWeight,
-        Role::LinearWeight,
-        Role::Bias,
-        Role::NormScale,
-        Role::NormShift,
-        Role::RunningStatistic,
-    ];
-
-    pub(super) fn serialize<S: Serializer>(roles: &[Role], serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_seq(roles.iter().map(|role| format!("{role:?}")))
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Role>, D::Error> {
-        let names = Vec::<String>::deserialize(deserializer)?;
-        let role = |name: &String| ROLES.into_iter().find(|role| format!("{role:?}") == *name);
-        names.iter().map(|name| role(name).ok_or_else(|| de::Error::custom(format!("unknown role {name:?}")))).collect()
     }
 }
