@@ -88,7 +88,7 @@ pub fn pointwise_backward<T: Element>(work: Backward<'_, T>, runtime: &Runtime) 
     let tasks = (pixels / TASK).clamp(1, MOST_TASKS);
     let per_task = pixels.div_ceil(tasks);
 
-    let turned = transposed(weight, [inputs, outputs]);
+    let turned = if d_input.is_some() { transposed(weight, [inputs, outputs]) } else { Vec::new() };
     let product = d_input.is_some().then(|| Product::new(&turned, None, [outputs, inputs], runtime));
     let [weight_len, bias_len] = [d_weight.is_some(), d_bias.is_some()].map(usize::from);
     let mut parts: Vec<_> = (0..pixels.div_ceil(per_task.max(1)))
