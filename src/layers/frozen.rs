@@ -21,8 +21,8 @@ type Links<T> = [(String, Box<dyn Layer<T>>)];
 
 /// A compiled beginning, and what it was compiled from.
 pub(super) struct Frozen {
-    /// Where each layer is, which two layers cannot share.
-    layers: Vec<usize>,
+    /// Where each layer is, and its kind: only layers without fields share a place.
+    layers: Vec<(usize, &'static str)>,
     size: [usize; 3],
     checksum: u64,
     engine: Engine,
@@ -51,7 +51,7 @@ pub(super) fn infer<T: Element>(layers: &Links<T>, input: Signal<T>, tape: &mut 
 fn run<T: Element>(layers: &Links<T>, input: &Tensor<T>, output: &mut Tensor<T>, tape: &mut Tape<T>) -> Result<()> {
     let (shape, checksum) = (input.shape(), checksum(layers));
     let [_, h, w, c] = shape;
-    let places = || layers.iter().map(|(_, layer)| core::ptr::from_ref(&**layer).addr());
+    let places = || layers.iter().map(|(_, layer)| (core::ptr::from_ref(&**layer).addr(), layer.kind()));
     let kept = &mut tape.frozen;
     let found = kept.iter().position(|kept| kept.size == [h, w, c] && kept.layers.iter().copied().eq(places()));
     let mut frozen = match found.map(|at| kept.remove(at)) {

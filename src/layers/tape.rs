@@ -5,6 +5,7 @@
 //! convolutions that fill them.
 
 use alloc::boxed::Box;
+use alloc::collections::BTreeMap;
 use alloc::sync::Arc;
 use alloc::vec;
 use alloc::vec::Vec;
@@ -21,8 +22,9 @@ pub struct Tape<T> {
     runtime: Runtime,
     records: Vec<Box<dyn Any + Send>>,
     spare: Vec<Vec<T>>,
-    /// Tensors that are out: no more than these come back, whatever else is recycled.
-    lent: usize,
+    /// Tensors of each length that are out in this pass. No others are taken back: the memory kept would grow by what a
+    /// caller brings in with every step.
+    lent: BTreeMap<usize, usize>,
     seed: u64,
     draws: u64,
     momentum: Option<f64>,
@@ -52,7 +54,7 @@ impl<T: Element> Tape<T> {
             runtime,
             records: Vec::new(),
             spare: Vec::new(),
-            lent: 0,
+            lent: BTreeMap::new(),
             seed: 0,
             draws: 0,
             momentum: None,
@@ -69,6 +71,7 @@ impl<T: Element> Tape<T> {
     /// Starts a pass: forgets what an earlier one left, and draws from this seed.
     pub fn start(&mut self, seed: u64) {
         self.records.clear();
+        self.lent.clear();
         (self.seed, self.draws) = (seed, 0);
     }
 
@@ -119,16 +122,16 @@ impl<T: Element> Tape<T> {
         let best = (0..self.spare.len()).filter(|&at| fits(&self.spare[at])).min_by_key(|&at| self.spare[at].len());
         let mut values = best.map_or_else(|| vec![T::zero(); len], |at| self.spare.swap_remove(at));
         values.truncate(len);
-        self.lent += 1;
+        *self.lent.entry(len).or_default() += 1;
         Tensor::from_shape_vec(shape, values)
     }
 
-    /// Gives memory back.
+    /// Gives back memory of [`Tape::tensor`].
     pub fn recycle_tensor(&mut self, tensor: Tensor<T>) {
-        if self.lent == 0 {
-            return;
+        match self.lent.get_mut(&tensor.as_slice().len()) {
+            None | Some(0) => return,
+            Some(count) => *count -= 1,
         }
-        self.lent -= 1;
         let mut values = tensor.into_vec();
         // The elements beyond its length are still initialised ones, but only a longer vector may say so.
         values.resize(values.capacity(), T::zero());
@@ -149,6 +152,25 @@ impl<T: Element> Tape<T> {
         self.recycle_tensor(gradient.map);
         if let Some(through) = gradient.through {
             self.recycle_shared(through.input);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_of_the_tape_comes_back_and_no_other() {
+        let mut tape = Tape::<f32>::default();
+        for step in 0..3 {
+            tape.start(step);
+            // A caller's input, a map, and an output that the caller keeps.
+            let input = Tensor::zeros([1, 2, 2, 3]).unwrap();
+            let (map, _output) = (tape.tensor([1, 2, 2, 5]).unwrap(), tape.tensor([1, 1, 1, 7]).unwrap());
+            tape.recycle_tensor(map);
+            tape.recycle_tensor(input);
+            assert_eq!(tape.spare.iter().map(Vec::len).collect::<Vec<_>>(), [20]);
         }
     }
 }

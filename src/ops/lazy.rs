@@ -101,6 +101,14 @@ impl Moments {
     }
 }
 
+impl Moments {
+    pub(super) fn join(&mut self, other: &Self) {
+        if other.count > 0 {
+            self.merge(other.count, &other.mean, &other.squares);
+        }
+    }
+}
+
 impl GradientSums {
     /// Of nothing.
     #[must_use]

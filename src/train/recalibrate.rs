@@ -19,14 +19,21 @@ pub fn recalibrate<T: Element>(
     batches: impl IntoIterator<Item = Tensor<T>>,
     runtime: &Runtime,
 ) -> Result<()> {
+    keeping_statistics(net, |net| average(net, batches, runtime))
+}
+
+/// Runs `work`; should it fail, the running statistics are as before.
+pub(super) fn keeping_statistics<T: Element, L: Layer<T> + ?Sized, R>(
+    net: &mut L,
+    work: impl FnOnce(&mut L) -> Result<R>,
+) -> Result<R> {
     let mut before = Vec::new();
     net.visit("", &mut |_, parameter| {
         if parameter.role() == Role::RunningStatistic {
             before.push(parameter.as_slice().to_vec());
         }
     });
-    let result = average(net, batches, runtime);
-    if result.is_err() {
+    work(net).inspect_err(|_| {
         let mut before = before.into_iter();
         net.visit_mut("", &mut |_, parameter| {
             if parameter.role() == Role::RunningStatistic
@@ -35,8 +42,7 @@ pub fn recalibrate<T: Element>(
                 parameter.as_mut_slice().copy_from_slice(&before);
             }
         });
-    }
-    result
+    })
 }
 
 fn average<T: Element>(

@@ -8,6 +8,7 @@ use alloc::format;
 use alloc::string::String;
 use core::fmt;
 
+use super::recalibrate::keeping_statistics;
 use super::{CrossEntropy, Ema, Evaluation, Optimizer, Schedule, clip_gradients};
 use crate::layers::{Gradient, Layer, Signal, Tape, dotted};
 use crate::{Element, Error, Result, Runtime, Tensor};
@@ -176,7 +177,7 @@ impl<T: Element, L: Layer<T>, O: Optimizer<T>> Trainer<T, L, O> {
     /// # Errors
     ///
     /// If the network does not take the images or does not train, a label is out of range, an option is, or the loss is
-    /// not finite: that names the step and the layer where it began, and leaves the weights as they were.
+    /// not finite: that names the step and the layer where it began, and leaves weights and statistics as they were.
     pub fn step(&mut self, images: &Tensor<T>, labels: &[usize]) -> Result<f64> {
         self.step_with(images, |loss, logits| loss.hard(logits, labels))
     }
@@ -203,13 +204,16 @@ impl<T: Element, L: Layer<T>, O: Optimizer<T>> Trainer<T, L, O> {
         self.tape.start(crate::layers::derive_seed(self.seed, batch));
         let mut input = self.tape.tensor(images.shape())?;
         input.as_mut_slice().copy_from_slice(images.as_slice());
-        let output = self.net.forward_train(Signal::new(input), &mut self.tape)?;
-        let needs_gradient = output.needs_gradient();
-        let logits = output.into_tensor(&mut self.tape)?;
-        let (loss, mut d_logits) = loss_of(&self.loss, &logits)?;
-        if !loss.is_finite() {
-            return Err(self.not_finite(loss, images));
-        }
+        let (tape, loss, step) = (&mut self.tape, &self.loss, self.step + 1);
+        let (needs_gradient, loss, mut d_logits) = keeping_statistics(&mut self.net, |net| {
+            let output = net.forward_train(Signal::new(input), tape)?;
+            let needs_gradient = output.needs_gradient();
+            let (loss, d_logits) = loss_of(loss, &output.into_tensor(tape)?)?;
+            if !loss.is_finite() {
+                return Err(not_finite(net, step, loss, images, tape.runtime()));
+            }
+            Ok((needs_gradient, loss, d_logits))
+        })?;
         if !needs_gradient {
             return Err(Error::invalid("trainer", "network", "frozen", "at least one parameter that trains"));
         }
@@ -246,12 +250,6 @@ impl<T: Element, L: Layer<T>, O: Optimizer<T>> Trainer<T, L, O> {
         self.optimizer.check()
     }
 
-    fn not_finite(&self, loss: f64, images: &Tensor<T>) -> Error {
-        let place = first_not_finite(&self.net, "", images, self.tape.runtime());
-        let found = format!("{loss} at step {}, first in {place}", self.step + 1);
-        Error::invalid("trainer", "loss", found, "a finite number (a lower learning rate, or clipped gradients)")
-    }
-
     /// Loss, accuracies and confusions on batches that are not trained on, with the averaged weights if there are any.
     ///
     /// # Errors
@@ -271,6 +269,11 @@ impl<T: Element, L: Layer<T>, O: Optimizer<T>> Trainer<T, L, O> {
         }
         evaluation
     }
+}
+
+fn not_finite<T: Element>(net: &dyn Layer<T>, step: u64, loss: f64, images: &Tensor<T>, runtime: &Runtime) -> Error {
+    let found = format!("{loss} at step {step}, first in {}", first_not_finite(net, "", images, runtime));
+    Error::invalid("trainer", "loss", found, "a finite number (a lower learning rate, or clipped gradients)")
 }
 
 /// The first parameter or layer, in the order of the network, with a value that is not finite.

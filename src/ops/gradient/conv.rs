@@ -47,7 +47,7 @@ pub fn conv_forward<T: Element>(
         conv2d_into(input.map, weight, window, epilogue, output, runtime)?;
     }
     if let Some(moments) = moments {
-        *moments = moments_of(output, runtime);
+        moments.join(&moments_of(output, runtime));
     }
     Ok(())
 }

@@ -97,7 +97,7 @@ pub fn depthwise_forward<T: Element>(
         },
     );
     if let Some(moments) = moments {
-        *moments = moments_of(output, runtime);
+        moments.join(&moments_of(output, runtime));
     }
     Ok(())
 }
