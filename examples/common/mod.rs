@@ -1,4 +1,5 @@
 //! What the examples' command lines share: networks by name, and errors in a few lines.
+#![allow(dead_code, reason = "each example uses its part")]
 
 use std::error::Error;
 use std::process::ExitCode;
@@ -63,6 +64,20 @@ impl Model {
         Ok(match self.architecture {
             Architecture::MobileNetV1 => build!(MobileNetV1::<f32>),
             Architecture::MobileNetV2 => build!(MobileNetV2::<f32>),
+        })
+    }
+
+    /// Builds it with fresh weights for so many classes, as torchvision would: the running statistics of other sources
+    /// follow too slowly for a short training.
+    pub(crate) fn fresh(self, classes: usize, seed: u64) -> Result<Network<f32>> {
+        macro_rules! fresh {
+            ($network:ty) => {
+                <$network>::builder().source(WeightSource::Torchvision).alpha(self.alpha).classes(classes).seed(seed)
+            };
+        }
+        Ok(match self.architecture {
+            Architecture::MobileNetV1 => fresh!(MobileNetV1::<f32>).build()?.into(),
+            Architecture::MobileNetV2 => fresh!(MobileNetV2::<f32>).build()?.into(),
         })
     }
 }

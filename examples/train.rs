@@ -1,0 +1,72 @@
+//! Trains a small network from nothing: `cargo run --release --example train`.
+//!
+//! Without arguments it learns to tell generated coloured shapes apart, in a minute; with `--data`, one's own photos.
+
+mod common;
+mod training;
+
+use std::io::{Write, stdout};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use common::{Model, Result};
+use mobilenet::data::{Augmentation, ImageFolder};
+use mobilenet::preprocess::Preprocess;
+use training::{Interrupt, OPTIONS_HELP, Options, Run, Task, shapes};
+
+const HELP: &str = "\
+Trains a network from nothing; on generated images of coloured shapes unless told otherwise.
+
+  --data FOLDER        one's own images: a sub-folder of JPEG or PNG files for each class
+  --model NAME         v1, v2, or with alpha in per cent, such as v2_035 (default v1_025)
+  --alpha A            width multiplier, any positive number
+  --size N             pixels of the network's input (default 64)";
+
+/// Of each generated class.
+const IMAGES_PER_CLASS: usize = 300;
+
+/// Part of the images that is kept from training.
+const VALIDATION: f64 = 0.2;
+
+fn main() -> ExitCode {
+    common::report(run())
+}
+
+fn run() -> Result<ExitCode> {
+    use lexopt::prelude::*;
+    let (mut data, mut model, mut size) = (None::<PathBuf>, "v1_025".parse::<Model>()?, 64);
+    let mut options = Options::new(16, 32, 0.01, "target/train");
+    let mut parser = lexopt::Parser::from_env();
+    while let Some(argument) = parser.next()? {
+        match argument {
+            Long("data") => data = Some(parser.value()?.into()),
+            Long("model") => model = parser.value()?.parse()?,
+            Long("alpha") => model.alpha = parser.value()?.parse()?,
+            Long("size") => size = parser.value()?.parse()?,
+            Long("help") | Short('h') => {
+                writeln!(stdout(), "{HELP}\n{OPTIONS_HELP}")?;
+                return Ok(ExitCode::SUCCESS);
+            }
+            Long(name) => {
+                let name = name.to_owned();
+                options.set(&name, &mut parser)?;
+            }
+            _ => return Err(argument.unexpected().into()),
+        }
+    }
+    let interrupt = Interrupt::listen()?;
+    let images = match data {
+        Some(folder) => ImageFolder::open(folder)?,
+        None => shapes(IMAGES_PER_CLASS, size, options.seed)?,
+    };
+    let net = model.fresh(images.classes().len(), options.seed)?;
+    let preprocess = Preprocess::of(net.source(), net.architecture()).size(size);
+    let (training, validation) = images.split(VALIDATION, options.seed)?;
+    let augmentation = Augmentation::new().resized_crop(0.7..=1.0).flip(0.5);
+    let task = Task { net, training, validation, preprocess, augmentation };
+
+    if let Some(evaluation) = Run::new(task, &options, &options.out)?.finish(&interrupt)? {
+        writeln!(stdout(), "accuracy {:.2} %, files in {}", 100.0 * evaluation.top(1), options.out.display())?;
+    }
+    Ok(interrupt.exit_code())
+}
