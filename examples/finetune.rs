@@ -1,0 +1,105 @@
+//! Teaches the embedded MobileNetV2 other classes: `cargo run --release --example finetune`.
+//!
+//! The head is new, the rest keeps what it learned from ImageNet, or is trained on from its end with `--unfreeze`.
+
+mod common;
+mod training;
+
+use std::io::{Write, stdout};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use common::Result;
+use mobilenet::data::{Augmentation, ImageFolder};
+use mobilenet::models::Network;
+use mobilenet::preprocess::Preprocess;
+use mobilenet::pretrained;
+use mobilenet::train::Evaluation;
+use training::{Interrupt, OPTIONS_HELP, Options, Run, Task, shapes};
+
+const HELP: &str = "\
+Fine-tunes the MobileNetV2 in the crate; on generated images of coloured shapes unless told otherwise.
+
+  --data FOLDER        one's own images: a sub-folder of JPEG or PNG files for each class
+  --unfreeze N         train the last N of the 19 feature blocks too, not the head alone
+  --folds K            K runs, each validated on another part of the images, in place of one";
+
+/// Of each generated class.
+const IMAGES_PER_CLASS: usize = 20;
+
+/// Part of the images that is kept from training.
+const VALIDATION: f64 = 0.2;
+
+fn main() -> ExitCode {
+    common::report(run())
+}
+
+fn run() -> Result<ExitCode> {
+    use lexopt::prelude::*;
+    let (mut data, mut unfreeze, mut folds) = (None::<PathBuf>, 0, None);
+    let mut options = Options::new(15, 16, 2e-3, "target/finetune");
+    let mut parser = lexopt::Parser::from_env();
+    while let Some(argument) = parser.next()? {
+        match argument {
+            Long("data") => data = Some(parser.value()?.into()),
+            Long("unfreeze") => unfreeze = parser.value()?.parse()?,
+            Long("folds") => folds = Some(parser.value()?.parse()?),
+            Long("help") | Short('h') => {
+                writeln!(stdout(), "{HELP}\n{OPTIONS_HELP}")?;
+                return Ok(ExitCode::SUCCESS);
+            }
+            Long(name) => {
+                let name = name.to_owned();
+                options.set(&name, &mut parser)?;
+            }
+            _ => return Err(argument.unexpected().into()),
+        }
+    }
+    let interrupt = Interrupt::listen()?;
+    let images = match data {
+        Some(folder) => ImageFolder::open(folder)?,
+        None => shapes(IMAGES_PER_CLASS, 224, options.seed)?,
+    };
+    let mut net: Network<f32> = pretrained::mobilenet_v2_network()?.into();
+    net.replace_head(images.classes().len())?.unfreeze_last(unfreeze)?;
+    let runs = match folds {
+        None => vec![(options.out.clone(), images.split(VALIDATION, options.seed)?)],
+        Some(k) => {
+            (1..).map(|fold| options.out.join(format!("fold-{fold}"))).zip(images.folds(k, options.seed)?).collect()
+        }
+    };
+
+    let mut evaluations = Vec::with_capacity(runs.len());
+    for (folder, (training, validation)) in runs {
+        let preprocess = Preprocess::of(net.source(), net.architecture());
+        let augmentation = Augmentation::light();
+        let task = Task { net: net.clone(), training, validation, preprocess, augmentation };
+        let Some(evaluation) = Run::new(task, &options, &folder)?.finish(&interrupt)? else {
+            return Ok(interrupt.exit_code());
+        };
+        writeln!(stdout(), "accuracy {:.2} %, files in {}\n", 100.0 * evaluation.top(1), folder.display())?;
+        evaluations.push(evaluation);
+    }
+    if evaluations.len() > 1 {
+        let mean = evaluations.iter().map(|evaluation| evaluation.top(1)).sum::<f64>() / evaluations.len() as f64;
+        writeln!(stdout(), "mean accuracy over {} folds {:.2} %\n", evaluations.len(), 100.0 * mean)?;
+    }
+    print_confusions(&evaluations, images.classes())?;
+    Ok(interrupt.exit_code())
+}
+
+/// A row for each class, a column for each answer; folds are added up.
+fn print_confusions(evaluations: &[Evaluation], classes: &[String]) -> Result<()> {
+    let mut out = stdout().lock();
+    let width = classes.iter().map(|class| class.chars().count()).max().unwrap_or(0).max(5);
+    write!(out, "{:width$}", "")?;
+    classes.iter().try_for_each(|class| write!(out, "  {class:>width$}"))?;
+    for (label, class) in classes.iter().enumerate() {
+        write!(out, "\n{class:width$}")?;
+        for answer in 0..classes.len() {
+            let count: usize = evaluations.iter().map(|evaluation| evaluation.confused(label, answer)).sum();
+            write!(out, "  {count:width$}")?;
+        }
+    }
+    Ok(writeln!(out)?)
+}
