@@ -12,7 +12,7 @@ use std::process::ExitCode;
 use common::Result;
 use mobilenet::data::{Augmentation, ImageFolder};
 use mobilenet::models::Network;
-use mobilenet::preprocess::Preprocess;
+use mobilenet::preprocess::{Filter, Preprocess, Resize};
 use mobilenet::pretrained;
 use mobilenet::train::Evaluation;
 use training::{Interrupt, OPTIONS_HELP, Options, Run, Task, shapes};
@@ -71,7 +71,8 @@ fn run() -> Result<ExitCode> {
 
     let mut evaluations = Vec::with_capacity(runs.len());
     for (folder, (training, validation)) in runs {
-        let preprocess = Preprocess::of(net.source(), net.architecture());
+        let whole = Resize::Whole { filter: Filter::Bilinear };
+        let preprocess = Preprocess::of(net.source(), net.architecture()).resize(whole);
         let augmentation = Augmentation::light();
         let task = Task { net: net.clone(), training, validation, preprocess, augmentation };
         let Some(evaluation) = Run::new(task, &options, &folder)?.finish(&interrupt)? else {
