@@ -1,6 +1,6 @@
 //! The learning curve: a row for each step in a CSV file, and a picture of it.
 //!
-//! The rows tell where in its epoch a run is, so a resumed one reads them back; those after the checkpoint are made again.
+//! The rows tell where in its epoch a run is, so a resumed one reads them back; rows after the checkpoint come anew.
 
 use std::fmt::Write;
 use std::fs;
@@ -113,7 +113,8 @@ impl Curve {
             losses.push((step, validation.loss));
             accuracies.push((step, 100.0 * validation.accuracy));
         }
-        let highest = training.iter().chain(&losses).map(|(_, loss)| *loss).fold(0.0, f64::max);
+        // Before the first step there is nothing to draw, but an axis needs a length.
+        let highest = training.iter().chain(&losses).map(|(_, loss)| *loss).fold(0.1, f64::max);
 
         let mut svg = String::new();
         let root = SVGBackend::with_string(&mut svg, (800, 700)).into_drawing_area();

@@ -1,7 +1,7 @@
 //! A training run: steps, validations, and a checkpoint to go on from.
 //!
-//! What a batch holds follows from seed, epoch and its place in the epoch. So a checkpoint and the learning curve, which
-//! says how many steps the epoch has had, are enough to make the rest of the run bit for bit.
+//! What a batch holds follows from the seed, the epoch, and its place there. So a checkpoint and the learning curve,
+//! which says how many steps the epoch has had, are enough to make the rest of the run bit for bit.
 
 use std::fmt;
 use std::fs;
@@ -50,7 +50,7 @@ impl Run {
         let loader = |images| Loader::builder(images, preprocess.clone()).batch_size(options.batch);
         let training = loader(training).training(augmentation, options.seed).last_batch(LastBatch::Drop).build()?;
         let validation = loader(validation).build()?;
-        let steps = options.epochs * training.batches() as u64;
+        let steps = options.epochs.saturating_mul(training.batches() as u64);
         let mut trainer =
             Trainer::new(net, AdamW::new(options.learning_rate), CrossEntropy::new().label_smoothing(0.1))
                 .runtime(Runtime::new().threads(options.threads)?)
@@ -79,6 +79,8 @@ impl Run {
 
     /// Trains to the end and saves the weights; `None` if the user stops it before, with a checkpoint saved.
     pub(crate) fn finish(mut self, interrupt: &Interrupt) -> Result<Option<Evaluation>> {
+        // From now on the folder holds this run, not one before it.
+        self.save()?;
         let bar = self.progress_bar()?;
         let mut evaluation = None;
         let (first, mut done) = self.curve.place();
@@ -132,7 +134,7 @@ impl Run {
             let _ = write!(out, "{:.0} images/s", images * state.per_sec());
         };
         let style = ProgressStyle::with_template("{bar:30} step {pos} of {len}, {msg}, {speed}, {eta} left")?;
-        let bar = ProgressBar::new(self.epochs * self.training.batches() as u64);
+        let bar = ProgressBar::new(self.epochs.saturating_mul(self.training.batches() as u64));
         bar.set_style(style.with_key("speed", speed));
         bar.set_position(self.trainer.steps());
         bar.reset_eta();

@@ -1,6 +1,7 @@
 //! Coloured shapes in front of anything: images to learn from on a machine that has none.
 //!
-//! Place, size, rotation, shade, background and noise vary, and a grey decoy lies about: only shape and colour tell the class.
+//! Place, size, rotation, shade, background and noise vary, and a grey disc lies beside: only shape and colour tell the
+//! class.
 
 use std::f32::consts::{PI, TAU};
 
