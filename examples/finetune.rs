@@ -1,6 +1,7 @@
 //! Teaches the embedded MobileNetV2 other classes: `cargo run --release --example finetune`.
 //!
-//! The head is new, the rest keeps what it learned from ImageNet, or is trained on from its end with `--unfreeze`.
+//! The head is new; the rest stays as ImageNet made it, but for the last blocks with `--unfreeze`. The weights it saves
+//! load into a `MobileNetV2` of as many classes as `classes.txt` beside them has lines.
 
 mod common;
 mod training;
@@ -37,7 +38,7 @@ fn main() -> ExitCode {
 fn run() -> Result<ExitCode> {
     use lexopt::prelude::*;
     let (mut data, mut unfreeze, mut folds) = (None::<PathBuf>, 0, None);
-    let mut options = Options::new(15, 16, 2e-3, "target/finetune");
+    let mut options = Options::new(15, 16, 5e-3, "target/finetune");
     let mut parser = lexopt::Parser::from_env();
     while let Some(argument) = parser.next()? {
         match argument {
@@ -71,6 +72,7 @@ fn run() -> Result<ExitCode> {
 
     let mut evaluations = Vec::with_capacity(runs.len());
     for (folder, (training, validation)) in runs {
+        // Not the centre alone, which cuts off what fills the photo.
         let whole = Resize::Whole { filter: Filter::Bilinear };
         let preprocess = Preprocess::of(net.source(), net.architecture()).resize(whole);
         let augmentation = Augmentation::light();

@@ -23,7 +23,7 @@ Trains a network from nothing; on generated images of coloured shapes unless tol
   --size N             pixels of the network's input (default 64)";
 
 /// Of each generated class.
-const IMAGES_PER_CLASS: usize = 300;
+const IMAGES_PER_CLASS: usize = 400;
 
 /// Part of the images that is kept from training.
 const VALIDATION: f64 = 0.2;
@@ -35,7 +35,7 @@ fn main() -> ExitCode {
 fn run() -> Result<ExitCode> {
     use lexopt::prelude::*;
     let (mut data, mut model, mut size) = (None::<PathBuf>, "v1_025".parse::<Model>()?, 64);
-    let mut options = Options::new(16, 32, 0.01, "target/train");
+    let mut options = Options::new(20, 32, 5e-3, "target/train");
     let mut parser = lexopt::Parser::from_env();
     while let Some(argument) = parser.next()? {
         match argument {
