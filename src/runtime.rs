@@ -2,7 +2,11 @@
 //!
 //! Nothing is global: two networks of one process may run at different levels and thread counts.
 
+use alloc::sync::Arc;
+use core::any::Any;
+
 use crate::kernels::SimdLevel;
+use crate::scratch::Scratch;
 use crate::{Error, Result};
 
 /// SIMD level and thread count of a computation. Results do not depend on the thread count.
@@ -17,7 +21,8 @@ use crate::{Error, Result};
 pub struct Runtime {
     level: SimdLevel,
     #[cfg(feature = "rayon")]
-    pool: Option<alloc::sync::Arc<rayon::ThreadPool>>,
+    pool: Option<Arc<rayon::ThreadPool>>,
+    scratch: Arc<Scratch>,
 }
 
 impl Default for Runtime {
@@ -34,6 +39,7 @@ impl Runtime {
             level: SimdLevel::detect(),
             #[cfg(feature = "rayon")]
             pool: None,
+            scratch: Arc::default(),
         }
     }
 
@@ -73,7 +79,7 @@ impl Runtime {
                         format_args!("as many as the system grants ({error})"),
                     )
                 })?;
-                Ok(Self { pool: Some(alloc::sync::Arc::new(pool)), ..self })
+                Ok(Self { pool: Some(Arc::new(pool)), ..self })
             }
             1 => Ok(Self {
                 #[cfg(feature = "rayon")]
@@ -86,7 +92,7 @@ impl Runtime {
     /// The same on the threads of a pool of the caller's, which other work may share.
     #[cfg(feature = "rayon")]
     #[must_use]
-    pub fn pool(self, pool: alloc::sync::Arc<rayon::ThreadPool>) -> Self {
+    pub fn pool(self, pool: Arc<rayon::ThreadPool>) -> Self {
         Self { pool: Some(pool), ..self }
     }
 
@@ -124,24 +130,29 @@ impl Runtime {
         (a(), b())
     }
 
-    /// Gives each item to `work` on this runtime's threads, with scratch that follows one thread from item to item.
-    #[cfg_attr(not(feature = "rayon"), expect(clippy::unused_self, reason = "threads come with `rayon`"))]
-    pub(crate) fn for_each<I: Send, S>(
+    /// Lends memory that earlier work on this runtime, or on a clone of it, may have left anything in.
+    pub(crate) fn scratch<S: Any + Default + Send, R>(&self, work: impl FnOnce(&mut S) -> R) -> R {
+        self.scratch.lend(work)
+    }
+
+    /// Gives each item to `work` on this runtime's threads, with scratch as [`Runtime::scratch`] lends it.
+    pub(crate) fn for_each<I: Send, S: Any + Default + Send>(
         &self,
         items: alloc::vec::Vec<I>,
-        scratch: impl Fn() -> S + Sync + Send,
         work: impl Fn(&mut S, I) + Sync + Send,
     ) {
         #[cfg(feature = "rayon")]
         if let Some(pool) = &self.pool {
             use rayon::prelude::*;
-            pool.install(|| items.into_par_iter().with_max_len(1).for_each_init(scratch, work));
+            let work = |item| self.scratch(|scratch| work(scratch, item));
+            pool.install(|| items.into_par_iter().with_max_len(1).for_each(work));
             return;
         }
-        let mut scratch = scratch();
-        for item in items {
-            work(&mut scratch, item);
-        }
+        self.scratch(|scratch| {
+            for item in items {
+                work(scratch, item);
+            }
+        });
     }
 
     /// Cuts `data` into chunks of `chunk` elements (the last may be shorter) and gives each to `work` with its

@@ -149,13 +149,20 @@ fn pointwise_gradients_match_at_awkward_sizes() {
 
 #[test]
 fn depthwise_gradients_match_at_awkward_sizes() {
-    for channels in [1, 8, 15, 16, 17, 24, 40] {
+    for channels in [1, 8, 15, 16, 17, 24, 40, 63, 64, 65, 145] {
         for (kernel, stride, dilation) in [(3, 1, 1), (3, 2, 1), (5, 2, 1), (1, 1, 1), (2, 3, 1), (3, 1, 2), (3, 2, 3)]
         {
             for padding in [Padding::Same, Padding::Symmetric(1), Padding::Symmetric(3)] {
                 let window = Window::new(kernel, padding).stride(stride).dilation(dilation);
                 check(Kind::Depthwise, [2, 9, 10, channels], channels, &window);
             }
+        }
+    }
+    // Maps of more than one strip.
+    for (kernel, stride, dilation) in [(3, 1, 1), (3, 2, 1), (5, 2, 1), (2, 3, 1), (3, 2, 3), (7, 1, 2)] {
+        for padding in [Padding::Same, Padding::Symmetric(2), Padding::VALID] {
+            let window = Window::new(kernel, padding).stride(stride).dilation(dilation);
+            check(Kind::Depthwise, [2, 45, 103, 20], 20, &window);
         }
     }
     let window = Window::new(3, Padding::Same);

@@ -135,10 +135,11 @@ impl InputGradient<'_> {
             #[inline(always)]
             || {
                 let [width, stride] = [self.geometry.input[1], self.geometry.stride[1]];
-                let height = self.geometry.output[0].cast_signed();
+                // Rows above the first output may be there too, of a piece of a map.
+                let held = -self.d_output.before[0].cast_signed()..self.geometry.output[0].cast_signed();
                 for (y, row) in d_input.chunks_exact_mut(width).enumerate() {
                     let mut rows = Taps::of(self.geometry, 0, y);
-                    let inside = rows.iter().filter(|(_, output)| (0..height).contains(output));
+                    let inside = rows.iter().filter(|(_, output)| held.contains(output));
                     let (mut kept, mut count) = (rows, 0);
                     for (tap, output) in inside {
                         (kept.tap[count], kept.output[count]) = (tap, output);

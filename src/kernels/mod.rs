@@ -28,7 +28,7 @@ pub use depthwise_gradient::{MOST_TAPS, Plane, depthwise_input_gradient, depthwi
 pub use level::{SimdLevel, UnknownLevel};
 pub use linear::linear;
 pub use outer::outer;
-pub use plane::{BlockOf, combine_plane, fill_plane, mask_plane};
+pub use plane::{GROUP, GroupOf, combine_plane, fill_plane, mask_plane, spread_plane};
 pub use pointwise::{PackedWeights, TILES, pointwise};
 pub use pool::{global_average, global_max, pool};
 

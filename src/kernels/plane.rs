@@ -1,7 +1,8 @@
 //! Blocks of 16 channels between maps and planes, with what is to be applied on the way.
 //!
-//! A depthwise convolution in training works on one block of channels at a time. Its pixels, one cache line each, lie far
-//! apart in a channels-last map and side by side in a plane; constants of the block stay in registers.
+//! A depthwise convolution in training works on one block of channels at a time, whose pixels, one cache line each, lie
+//! far apart in a channels-last map and side by side in a plane. Up to [`GROUP`] channels are moved at once: memory then
+//! delivers stretches of several lines, and constants and sums of four vectors still stay in registers.
 
 #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
 use fearless_simd::f32x8;
@@ -11,24 +12,29 @@ use fearless_simd::{Level, f32x4};
 use super::columns::Affine;
 use super::{BLOCK, Clamp, SimdLevel};
 
-/// Channels `first` to `first + lanes` of a map of rows of pixels, each of `channels` elements.
+/// Most channels of a [`GroupOf`].
+pub const GROUP: usize = 4 * BLOCK;
+
+/// Vectors that a pass takes through the map at a time, if there are as many.
+const VECTORS: usize = 4;
+
+/// Channels `first` to `first + lanes` of whole rows of a channels-last map.
+///
+/// In a plane the group's blocks follow each other, each with its pixels row after row.
 #[derive(Clone, Copy, Debug)]
-pub struct BlockOf {
-    /// Rows and columns of the map.
+pub struct GroupOf {
+    /// Rows and columns.
     pub size: [usize; 2],
-    /// Elements of a pixel.
+    /// Elements of a pixel of the map.
     pub channels: usize,
     /// The first channel.
     pub first: usize,
-    /// Their number, at most [`BLOCK`].
+    /// Their number, at most [`GROUP`].
     pub lanes: usize,
-}
-
-/// A block's constants, with zeros for the channels it lacks.
-fn block_of(values: &[f32], lanes: usize) -> [f32; BLOCK] {
-    let mut block = [0.0; BLOCK];
-    block[..lanes].copy_from_slice(&values[..lanes]);
-    block
+    /// Pixels from one row of the plane to the next.
+    pub row: usize,
+    /// Pixels from one block of the plane to the next.
+    pub block: usize,
 }
 
 /// Calls `$pass.run::<S, V>(simd, ..)` with a level's token and its vector of at most a block.
@@ -55,80 +61,125 @@ macro_rules! with_vector {
 }
 pub(super) use with_vector;
 
-impl BlockOf {
-    /// The block's channels of every pixel of row `y`, and the row of a plane they belong to.
-    #[inline(always)]
-    fn row(self, map: &[f32], y: usize) -> impl Iterator<Item = &[f32]> {
-        let Self { size: [_, width], channels, first, lanes } = self;
-        let row = &map[y * width * channels + first..][..(width - 1) * channels + lanes];
-        row.chunks(channels).map(move |pixel| &pixel[..lanes])
-    }
-}
-
-/// One pixel's channels as a whole block: a copy with zeros, if there are fewer.
-macro_rules! whole {
-    ($pixel:expr, $copy:ident) => {
-        match <&[f32; BLOCK]>::try_from($pixel) {
-            Ok(block) => block,
-            Err(_) => {
-                $copy[..$pixel.len()].copy_from_slice($pixel);
-                &$copy
-            }
-        }
+/// Calls `$pass.part::<S, V, N>(simd, first, ..)` for all of the group's channels: [`VECTORS`] vectors of them at a time,
+/// then those of one block.
+macro_rules! each_part {
+    ($pass:ident.part($simd:ident, $argument:expr)) => {
+        $simd.vectorize(
+            #[inline(always)]
+            || {
+                let (lanes, mut first) = ($pass.group.lanes, 0);
+                while first < lanes {
+                    if lanes - first >= VECTORS * V::LEN {
+                        $pass.part::<S, V, VECTORS>($simd, first, $argument);
+                        first += VECTORS * V::LEN;
+                    } else {
+                        match V::LEN {
+                            16 => $pass.part::<S, V, 1>($simd, first, $argument),
+                            8 => $pass.part::<S, V, 2>($simd, first, $argument),
+                            _ => $pass.part::<S, V, 4>($simd, first, $argument),
+                        }
+                        first += BLOCK;
+                    }
+                }
+            },
+        )
     };
 }
 
-/// `plane[y, x, c] = clamp(scale[c] * map[y, x, first + c] + shift[c])`; zeros for channels the block lacks.
-///
-/// Rows of the plane are `row` pixels apart.
+impl GroupOf {
+    /// Per-channel constants of the group, with zeros for the channels it lacks.
+    fn constants(&self, values: &[f32]) -> [f32; GROUP] {
+        let mut group = [0.0; GROUP];
+        group[..self.lanes].copy_from_slice(&values[self.first..][..self.lanes]);
+        group
+    }
+
+    /// Where the map has the channels from `first` of the group on of a pixel, and how many of `most` there are.
+    #[inline(always)]
+    fn in_map(&self, [y, x]: [usize; 2], first: usize, most: usize) -> (usize, usize) {
+        ((y * self.size[1] + x) * self.channels + self.first + first, most.min(self.lanes - first))
+    }
+
+    /// Which pixel of the plane has the channels from `first` of the group on.
+    #[inline(always)]
+    fn in_plane(&self, [y, x]: [usize; 2], first: usize) -> usize {
+        first / BLOCK * self.block + y * self.row + x
+    }
+}
+
+/// `most` channels of a pixel; a copy with zeros, if the map has fewer.
+#[inline(always)]
+fn pixel<'a>(map: &'a [f32], (at, count): (usize, usize), most: usize, copy: &'a mut [f32; GROUP]) -> &'a [f32] {
+    if count == most {
+        return &map[at..][..most];
+    }
+    copy[..count].copy_from_slice(&map[at..][..count]);
+    &copy[..most]
+}
+
+/// `N` vectors of per-channel constants.
+#[inline(always)]
+fn vectors<S: Simd, V: SimdFloat<S, Element = f32>, const N: usize>(simd: S, values: &[f32]) -> [V; N] {
+    core::array::from_fn(
+        #[inline(always)]
+        |v| V::from_slice(simd, &values[v * V::LEN..][..V::LEN]),
+    )
+}
+
+/// `plane[y, x, c] = clamp(scale[c] * map[y, x, first + c] + shift[c])`; zeros for channels the last block lacks.
 ///
 /// # Panics
 ///
-/// If a slice is too short or this machine cannot run `level`.
+/// If a slice is too short, the group has more than [`GROUP`] channels, or this machine cannot run `level`.
 pub fn fill_plane(
     level: SimdLevel,
-    block: BlockOf,
+    group: GroupOf,
     affine: Option<Affine<'_, f32>>,
     map: &[f32],
     plane: &mut [[f32; BLOCK]],
-    row: usize,
 ) {
     struct Fill<'a> {
-        block: BlockOf,
-        affine: [[f32; BLOCK]; 2],
+        group: GroupOf,
+        affine: [[f32; GROUP]; 2],
         clamp: Clamp<f32>,
         map: &'a [f32],
-        row: usize,
     }
     impl Fill<'_> {
         #[inline(always)]
         fn run<S: Simd, V: SimdFloat<S, Element = f32>>(&self, simd: S, plane: &mut [[f32; BLOCK]]) {
-            simd.vectorize(
-                #[inline(always)]
-                || {
-                    let (low, high) = (V::splat(simd, self.clamp.low), V::splat(simd, self.clamp.high));
-                    let mut copy = [0.0; BLOCK];
-                    for y in 0..self.block.size[0] {
-                        for (to, from) in plane[y * self.row..].iter_mut().zip(self.block.row(self.map, y)) {
-                            let from = whole!(from, copy);
-                            for channel in (0..BLOCK).step_by(V::LEN) {
-                                let load = |from: &[f32; BLOCK]| V::from_slice(simd, &from[channel..][..V::LEN]);
-                                let value = load(from).mul_add(load(&self.affine[0]), load(&self.affine[1]));
-                                high.min(low.max(value)).store_slice(&mut to[channel..][..V::LEN]);
-                            }
-                        }
-                    }
-                },
-            );
+            each_part!(self.part(simd, plane));
+        }
+
+        #[inline(always)]
+        fn part<S: Simd, V: SimdFloat<S, Element = f32>, const N: usize>(
+            &self,
+            simd: S,
+            first: usize,
+            plane: &mut [[f32; BLOCK]],
+        ) {
+            let (low, high) = (V::splat(simd, self.clamp.low), V::splat(simd, self.clamp.high));
+            let scale: [V; N] = vectors(simd, &self.affine[0][first..]);
+            let shift: [V; N] = vectors(simd, &self.affine[1][first..]);
+            let mut copy = [0.0; GROUP];
+            for y in 0..self.group.size[0] {
+                for x in 0..self.group.size[1] {
+                    let at = self.group.in_map([y, x], first, N * V::LEN);
+                    let from = pixel(self.map, at, N * V::LEN, &mut copy);
+                    unroll!(v < N, 5, {
+                        let value = V::from_slice(simd, &from[v * V::LEN..][..V::LEN]).mul_add(scale[v], shift[v]);
+                        let to = &mut plane[self.group.in_plane([y, x], first + v * V::LEN)];
+                        high.min(low.max(value)).store_slice(&mut to[v * V::LEN % BLOCK..][..V::LEN]);
+                    });
+                }
+            }
         }
     }
-    let BlockOf { first, lanes, .. } = block;
-    let identity = [block_of(&[1.0; BLOCK], lanes), [0.0; BLOCK]];
-    let constants =
-        affine.map_or(identity, |affine| [affine.scale, affine.shift].map(|v| block_of(&v[first..], lanes)));
+    let identity = [[1.0; GROUP], [0.0; GROUP]];
+    let constants = affine.map_or(identity, |affine| [affine.scale, affine.shift].map(|v| group.constants(v)));
     // The clamp must not lift the zeros of absent channels: it is for the zero of their padding too.
     let clamp = affine.map_or(Clamp::none(), |affine| affine.clamp);
-    let pass = Fill { block, affine: constants, clamp, map, row };
+    let pass = Fill { group, affine: constants, clamp, map };
     with_vector!(level, pass.run(plane));
 }
 
@@ -139,49 +190,53 @@ pub fn fill_plane(
 /// As there.
 pub fn combine_plane(
     level: SimdLevel,
-    block: BlockOf,
+    group: GroupOf,
     constants: [&[f32]; 3],
     [gradient, input]: [&[f32]; 2],
     plane: &mut [[f32; BLOCK]],
-    row: usize,
 ) {
     struct Combine<'a> {
-        block: BlockOf,
-        constants: [[f32; BLOCK]; 3],
+        group: GroupOf,
+        constants: [[f32; GROUP]; 3],
         gradient: &'a [f32],
         input: &'a [f32],
-        row: usize,
     }
     impl Combine<'_> {
         #[inline(always)]
         fn run<S: Simd, V: SimdFloat<S, Element = f32>>(&self, simd: S, plane: &mut [[f32; BLOCK]]) {
-            simd.vectorize(
-                #[inline(always)]
-                || {
-                    let (mut copy, mut other) = ([0.0; BLOCK], [0.0; BLOCK]);
-                    for y in 0..self.block.size[0] {
-                        let from = self.block.row(self.gradient, y).zip(self.block.row(self.input, y));
-                        for (to, (gradient, input)) in plane[y * self.row..].iter_mut().zip(from) {
-                            let (gradient, input) = (whole!(gradient, copy), whole!(input, other));
-                            for channel in (0..BLOCK).step_by(V::LEN) {
-                                let load = |from: &[f32; BLOCK]| V::from_slice(simd, &from[channel..][..V::LEN]);
-                                let [a, b, c] = [0, 1, 2].map(|at: usize| load(&self.constants[at]));
-                                let value = load(gradient).mul_add(a, load(input).mul_add(b, c));
-                                value.store_slice(&mut to[channel..][..V::LEN]);
-                            }
-                        }
-                    }
-                },
-            );
+            each_part!(self.part(simd, plane));
+        }
+
+        #[inline(always)]
+        fn part<S: Simd, V: SimdFloat<S, Element = f32>, const N: usize>(
+            &self,
+            simd: S,
+            first: usize,
+            plane: &mut [[f32; BLOCK]],
+        ) {
+            let [a, b, c]: [[V; N]; 3] = self.constants.each_ref().map(|values| vectors(simd, &values[first..]));
+            let (mut copy, mut other) = ([0.0; GROUP], [0.0; GROUP]);
+            for y in 0..self.group.size[0] {
+                for x in 0..self.group.size[1] {
+                    let at = self.group.in_map([y, x], first, N * V::LEN);
+                    let gradient = pixel(self.gradient, at, N * V::LEN, &mut copy);
+                    let input = pixel(self.input, at, N * V::LEN, &mut other);
+                    unroll!(v < N, 5, {
+                        let load = |pixel: &[f32]| V::from_slice(simd, &pixel[v * V::LEN..][..V::LEN]);
+                        let value = load(gradient).mul_add(a[v], load(input).mul_add(b[v], c[v]));
+                        let to = &mut plane[self.group.in_plane([y, x], first + v * V::LEN)];
+                        value.store_slice(&mut to[v * V::LEN % BLOCK..][..V::LEN]);
+                    });
+                }
+            }
         }
     }
-    let constants = constants.map(|values| block_of(&values[block.first..], block.lanes));
-    let pass = Combine { block, constants, gradient, input, row };
+    let pass = Combine { group, constants: constants.map(|values| group.constants(values)), gradient, input };
     with_vector!(level, pass.run(plane));
 }
 
-/// Writes a plane's block back into a gradient's map, 0 where the affine of the input lies outside its clamp, and adds up
-/// what [`columns::mask`](super::columns::mask) does: returns the sums of the gradient, and of it times the input's distance
+/// Writes a plane back into a gradient's map, 0 where the affine of the input lies outside its clamp, and adds up what
+/// [`columns::mask`](super::columns::mask) does: returns the sums of the gradient, and of it times the input's distance
 /// from the center.
 ///
 /// # Panics
@@ -189,15 +244,15 @@ pub fn combine_plane(
 /// As [`fill_plane`].
 pub fn mask_plane(
     level: SimdLevel,
-    block: BlockOf,
+    group: GroupOf,
     affine: Affine<'_, f32>,
     center: &[f32],
     (plane, input): (&[[f32; BLOCK]], &[f32]),
     gradient: &mut [f32],
-) -> [[f32; BLOCK]; 2] {
+) -> [[f32; GROUP]; 2] {
     struct Mask<'a> {
-        block: BlockOf,
-        constants: [[f32; BLOCK]; 3],
+        group: GroupOf,
+        constants: [[f32; GROUP]; 3],
         clamp: Clamp<f32>,
         plane: &'a [[f32; BLOCK]],
         input: &'a [f32],
@@ -207,49 +262,99 @@ pub fn mask_plane(
         fn run<S: Simd, V: SimdFloat<S, Element = f32>>(
             &self,
             simd: S,
-            (gradient, sums): (&mut [f32], &mut [[f32; BLOCK]; 2]),
+            (gradient, sums): (&mut [f32], &mut [[f32; GROUP]; 2]),
         ) {
-            simd.vectorize(
-                #[inline(always)]
-                || {
-                    let BlockOf { size: [height, width], channels, first, lanes } = self.block;
-                    let (low, high) = (V::splat(simd, self.clamp.low), V::splat(simd, self.clamp.high));
-                    let zero = V::splat(simd, 0.0);
-                    let (mut copy, mut made) = ([0.0; BLOCK], [0.0; BLOCK]);
-                    // Sums of one vector's channels at a time stay in registers.
-                    for channel in (0..BLOCK).step_by(V::LEN) {
-                        let load = |from: &[f32; BLOCK]| V::from_slice(simd, &from[channel..][..V::LEN]);
-                        let [scale, shift, center] = [0, 1, 2].map(|at: usize| load(&self.constants[at]));
-                        let (mut sum, mut spread) = (zero, zero);
-                        for y in 0..height {
-                            let row = &mut gradient[y * width * channels + first..][..(width - 1) * channels + lanes];
-                            let from = self.plane[y * width..].iter().zip(self.block.row(self.input, y));
-                            for (to, (plane, input)) in row.chunks_mut(channels).zip(from) {
-                                let input = load(whole!(input, copy));
-                                let value = input.mul_add(scale, shift);
-                                let inside = value.simd_gt(low) & value.simd_lt(high);
-                                let passed = inside.select(load(plane), zero);
-                                sum += passed;
-                                spread = passed.mul_add(input - center, spread);
-                                if lanes == BLOCK {
-                                    passed.store_slice(&mut to[channel..][..V::LEN]);
-                                } else if channel < lanes {
-                                    passed.store_slice(&mut made[channel..][..V::LEN]);
-                                    let count = V::LEN.min(lanes - channel);
-                                    to[channel..][..count].copy_from_slice(&made[channel..][..count]);
-                                }
-                            }
-                        }
-                        sum.store_slice(&mut sums[0][channel..][..V::LEN]);
-                        spread.store_slice(&mut sums[1][channel..][..V::LEN]);
+            each_part!(self.part(simd, (&mut *gradient, &mut *sums)));
+        }
+
+        #[inline(always)]
+        fn part<S: Simd, V: SimdFloat<S, Element = f32>, const N: usize>(
+            &self,
+            simd: S,
+            first: usize,
+            (gradient, sums): (&mut [f32], &mut [[f32; GROUP]; 2]),
+        ) {
+            let (low, high) = (V::splat(simd, self.clamp.low), V::splat(simd, self.clamp.high));
+            let zero = V::splat(simd, 0.0);
+            let [scale, shift, center]: [[V; N]; 3] =
+                self.constants.each_ref().map(|values| vectors(simd, &values[first..]));
+            let (mut sum, mut spread) = ([zero; N], [zero; N]);
+            let (mut copy, mut made) = ([0.0; GROUP], [0.0; GROUP]);
+            for y in 0..self.group.size[0] {
+                for x in 0..self.group.size[1] {
+                    let (at, count) = self.group.in_map([y, x], first, N * V::LEN);
+                    let input = pixel(self.input, (at, count), N * V::LEN, &mut copy);
+                    let whole = count == N * V::LEN;
+                    let to = if whole { &mut gradient[at..][..N * V::LEN] } else { &mut made[..N * V::LEN] };
+                    unroll!(v < N, 5, {
+                        let input = V::from_slice(simd, &input[v * V::LEN..][..V::LEN]);
+                        let plane = &self.plane[self.group.in_plane([y, x], first + v * V::LEN)];
+                        let plane = V::from_slice(simd, &plane[v * V::LEN % BLOCK..][..V::LEN]);
+                        let value = input.mul_add(scale[v], shift[v]);
+                        let passed = (value.simd_gt(low) & value.simd_lt(high)).select(plane, zero);
+                        sum[v] += passed;
+                        spread[v] = passed.mul_add(input - center[v], spread[v]);
+                        passed.store_slice(&mut to[v * V::LEN..][..V::LEN]);
+                    });
+                    if !whole {
+                        gradient[at..][..count].copy_from_slice(&made[..count]);
                     }
-                },
-            );
+                }
+            }
+            unroll!(v < N, 5, {
+                sum[v].store_slice(&mut sums[0][first + v * V::LEN..][..V::LEN]);
+                spread[v].store_slice(&mut sums[1][first + v * V::LEN..][..V::LEN]);
+            });
         }
     }
-    let constants = [affine.scale, affine.shift, center].map(|v| block_of(&v[block.first..], block.lanes));
-    let pass = Mask { block, constants, clamp: affine.clamp, plane, input };
-    let mut sums = [[0.0; BLOCK]; 2];
+    let constants = [affine.scale, affine.shift, center].map(|values| group.constants(values));
+    let pass = Mask { group, constants, clamp: affine.clamp, plane, input };
+    let mut sums = [[0.0; GROUP]; 2];
     with_vector!(level, pass.run((gradient, &mut sums)));
     sums
+}
+
+/// Writes a plane back into a map.
+///
+/// # Panics
+///
+/// As [`fill_plane`].
+pub fn spread_plane(level: SimdLevel, group: GroupOf, plane: &[[f32; BLOCK]], map: &mut [f32]) {
+    struct Spread<'a> {
+        group: GroupOf,
+        plane: &'a [[f32; BLOCK]],
+    }
+    impl Spread<'_> {
+        #[inline(always)]
+        fn run<S: Simd, V: SimdFloat<S, Element = f32>>(&self, simd: S, map: &mut [f32]) {
+            each_part!(self.part(simd, map));
+        }
+
+        #[inline(always)]
+        fn part<S: Simd, V: SimdFloat<S, Element = f32>, const N: usize>(
+            &self,
+            simd: S,
+            first: usize,
+            map: &mut [f32],
+        ) {
+            for y in 0..self.group.size[0] {
+                for x in 0..self.group.size[1] {
+                    let (at, count) = self.group.in_map([y, x], first, N * V::LEN);
+                    if count < N * V::LEN {
+                        let from = &self.plane[self.group.in_plane([y, x], first)];
+                        map[at..][..count].copy_from_slice(&from[..count]);
+                        continue;
+                    }
+                    let to = &mut map[at..][..N * V::LEN];
+                    unroll!(v < N, 5, {
+                        let from = &self.plane[self.group.in_plane([y, x], first + v * V::LEN)];
+                        let value = V::from_slice(simd, &from[v * V::LEN % BLOCK..][..V::LEN]);
+                        value.store_slice(&mut to[v * V::LEN..][..V::LEN]);
+                    });
+                }
+            }
+        }
+    }
+    let pass = Spread { group, plane };
+    with_vector!(level, pass.run(map));
 }

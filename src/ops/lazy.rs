@@ -74,7 +74,7 @@ pub struct Moments {
 }
 
 /// What the gradient of a normalisation by its parameters is made of.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct GradientSums {
     /// `[C]`: sum of the gradient.
     pub gradient: Vec<f64>,
@@ -195,14 +195,10 @@ pub fn mask<T: Element>(
     }
     let mut parts = vec![T::zero(); values.len().div_ceil(len) * 2 * channels];
     let pieces = values.chunks(len).zip(gradient.as_mut_slice().chunks_mut(len)).zip(parts.chunks_mut(2 * channels));
-    runtime.for_each(
-        pieces.collect(),
-        || (),
-        |(), ((input, gradient), part)| {
-            let (sum, spread) = part.split_at_mut(channels);
-            columns::mask(level, affine.lend(), &affine.center, input, gradient, [sum, spread]);
-        },
-    );
+    runtime.for_each(pieces.collect(), |(): &mut (), ((input, gradient), part)| {
+        let (sum, spread) = part.split_at_mut(channels);
+        columns::mask(level, affine.lend(), &affine.center, input, gradient, [sum, spread]);
+    });
     for part in parts.chunks_exact(2 * channels) {
         let (sum, spread) = part.split_at(channels);
         sums.add(0, [sum, spread]);

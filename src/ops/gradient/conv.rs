@@ -13,7 +13,7 @@ use super::super::Epilogue;
 use super::super::conv::conv2d_into;
 use super::super::lazy::{GradientSums, Lazy, Moments, apply, mask, moments as moments_of};
 use super::product::{Product, outer, transposed};
-use super::{Backward, Part, applied, combined, gather};
+use super::{Backward, Part, applied, combined, gather, zeroed};
 use crate::kernels::{BLOCK, columns};
 use crate::shape::Conv2dGeometry;
 use crate::{Element, Error, Result, Runtime, Tensor, Window};
@@ -74,27 +74,24 @@ pub fn conv_backward<T: Element>(
     let size = GroupSize { depth: geometry.taps() * (inputs / groups), outputs: outputs / groups };
     let pitch = size.outputs.next_multiple_of(BLOCK);
     let [input_len, output_len] = [geometry.input_pixels() * inputs, geometry.output_pixels() * outputs];
-    // Weights of each group as a matrix of their own, and turned.
-    let matrices: Vec<_> = (0..groups).map(|group| size.matrix(weight, group, outputs)).collect();
-    let turned: Vec<_> = matrices.iter().map(|matrix| transposed(matrix, [size.depth, size.outputs])).collect();
+    // The weight of each group as a matrix of its own, turned.
+    let turned = |group| transposed(&size.matrix(weight, group, outputs), [size.depth, size.outputs]);
+    let turned: Vec<_> = if d_input.is_some() { (0..groups).map(turned).collect() } else { Vec::new() };
     let products: Vec<_> =
         turned.iter().map(|turned| Product::new(turned, None, [size.outputs, size.depth], runtime)).collect();
 
     let tasks = images.clamp(1, MOST_TASKS);
     let per_task = images.div_ceil(tasks);
     let [weight_len, bias_len] = [d_weight.is_some(), d_bias.is_some()].map(usize::from);
-    let mut parts: Vec<_> = (0..images.div_ceil(per_task.max(1)))
-        .map(|_| Part::<T>::new(weight_len * groups * size.depth * pitch, bias_len * outputs, inputs))
-        .collect();
     let mut d_inputs = d_input.as_mut().map(|map| map.as_mut_slice().chunks_mut(per_task * input_len));
-    let work: Vec<_> =
-        parts.iter_mut().map(|part| (part, d_inputs.as_mut().and_then(Iterator::next))).enumerate().collect();
     let level = runtime.simd_level();
-    let scratch = || [const { Vec::new() }; 5];
-    runtime.for_each(
-        work,
-        scratch,
-        |[whole, gradients, group_gradients, patches, d_patches], (task, (part, mut d_input))| {
+    runtime.scratch(|parts: &mut Vec<Part<T>>| {
+        let parts = Part::some(parts, images.div_ceil(per_task));
+        let work: Vec<_> =
+            parts.iter_mut().map(|part| (part, d_inputs.as_mut().and_then(Iterator::next))).enumerate().collect();
+        runtime.for_each(work, |scratch: &mut [Vec<T>; 5], (task, (part, mut d_input))| {
+            part.start([weight_len * groups * size.depth * pitch, bias_len * outputs, 0]);
+            let [whole, gradients, group_gradients, patches, d_patches] = scratch;
             if let Some(d_input) = &mut d_input {
                 d_input.fill(T::zero());
             }
@@ -105,45 +102,42 @@ pub fn conv_backward<T: Element>(
                     let rows = rows.min(geometry.output[0] - first);
                     let pixels = rows * geometry.output[1];
                     let start = image * output_len + first * geometry.output[1] * outputs;
-                    let gradient = combined(level, d_output, [start, pixels * outputs], outputs, gradients);
+                    let dense_pitch = if groups == 1 { pitch } else { outputs };
+                    let gradient = combined(level, d_output, [start, pixels * outputs], dense_pitch, gradients);
                     if bias_len > 0 {
                         let mut sums = vec![T::zero(); outputs];
-                        columns::sum(level, gradient, outputs, &mut sums);
+                        columns::sum(level, gradient, dense_pitch, &mut sums);
                         part.d_bias.iter_mut().zip(sums).for_each(|(to, from)| *to += Element::to_f64(from));
                     }
-                    for (group, product) in products.iter().enumerate() {
-                        group_gradients.clear();
-                        group_gradients.resize(pixels * pitch, T::zero());
-                        let from =
-                            gradient.chunks_exact(outputs).map(|pixel| &pixel[group * size.outputs..][..size.outputs]);
-                        for (to, from) in group_gradients.chunks_exact_mut(pitch).zip(from) {
-                            to[..size.outputs].copy_from_slice(from);
-                        }
+                    for group in 0..groups {
+                        let gradient = if groups == 1 {
+                            gradient
+                        } else {
+                            size.columns(gradient, group, outputs, group_gradients)
+                        };
                         let at = Piece { geometry, inputs, group_inputs: inputs / groups, group, first };
                         if weight_len > 0 {
-                            patches.clear();
-                            patches.resize(pixels * size.depth, T::zero());
+                            zeroed(patches, pixels * size.depth);
                             at.gather(map, patches);
                             let d_weight = &mut part.d_weight[group * size.depth * pitch..][..size.depth * pitch];
-                            outer(level, (patches, size.depth), (group_gradients, size.outputs), d_weight);
+                            outer(level, (patches, size.depth), (gradient, size.outputs), d_weight);
                         }
-                        if let Some(d_input) = &mut d_input {
-                            d_patches.clear();
-                            d_patches.resize(pixels * size.depth, T::zero());
-                            product.rows(group_gradients, pitch, d_patches);
+                        if let (Some(d_input), Some(product)) = (&mut d_input, products.get(group)) {
+                            zeroed(d_patches, pixels * size.depth);
+                            product.rows(gradient, pitch, d_patches);
                             at.scatter(d_patches, &mut d_input[(image - task * per_task) * input_len..][..input_len]);
                         }
                     }
                 }
             }
-        },
-    );
-    gather(&parts, [1; 2], None, None, d_bias);
-    if let Some(d_weight) = d_weight {
-        for part in &parts {
-            size.add(&part.d_weight, pitch, d_weight, outputs);
+        });
+        gather(parts, [1; 2], None, None, d_bias);
+        if let Some(d_weight) = d_weight {
+            for part in parts {
+                size.add(&part.d_weight, pitch, d_weight, outputs);
+            }
         }
-    }
+    });
     match (d_input, input.affine) {
         (Some(d_input), Some(affine)) => mask(input, affine, d_input, runtime).map(Some),
         _ => Ok(None),
@@ -160,6 +154,22 @@ impl GroupSize {
     /// The group's columns of `weight [depth, O]`.
     fn matrix<T: Element>(&self, weight: &[T], group: usize, outputs: usize) -> Vec<T> {
         weight.chunks_exact(outputs).flat_map(|row| &row[group * self.outputs..][..self.outputs]).copied().collect()
+    }
+
+    /// The group's columns of a gradient `[pixels, O]`, with pixels whole blocks apart.
+    fn columns<'s, T: Element>(
+        &self,
+        gradient: &[T],
+        group: usize,
+        outputs: usize,
+        scratch: &'s mut Vec<T>,
+    ) -> &'s [T] {
+        let pitch = self.outputs.next_multiple_of(BLOCK);
+        zeroed(scratch, gradient.len() / outputs * pitch);
+        for (to, from) in scratch.chunks_exact_mut(pitch).zip(gradient.chunks_exact(outputs)) {
+            to[..self.outputs].copy_from_slice(&from[group * self.outputs..][..self.outputs]);
+        }
+        scratch
     }
 
     /// Adds gradients of the groups' matrices to that of the weight.
@@ -184,32 +194,44 @@ struct Piece<'a> {
 }
 
 impl Piece<'_> {
-    /// Calls `work(patch, input)` with where each tap's channels are in the patches and in the map.
-    fn for_each_tap(&self, patches: usize, mut work: impl FnMut(usize, usize)) {
+    /// Calls `work(patch, input, count)` with where elements that follow each other are in the patches and in the map: the
+    /// channels of a tap, or of all taps of a kernel row if they are neighbours.
+    fn for_each_run(&self, patches: usize, mut work: impl FnMut(usize, usize, usize)) {
         let (g, width) = (self.geometry, self.geometry.output[1]);
         let depth = g.taps() * self.group_inputs;
-        for pixel in 0..patches / depth {
+        let neighbours = g.dilation[1] == 1 && self.group_inputs == self.inputs;
+        let taps = if neighbours { g.kernel[1] } else { 1 };
+        for row_of_patches in 0..patches / (depth * width) {
             for i in 0..g.kernel[0] {
-                let Some(row) = g.source(0, self.first + pixel / width, i) else { continue };
-                for j in 0..g.kernel[1] {
-                    let Some(column) = g.source(1, pixel % width, j) else { continue };
-                    let patch = pixel * depth + (i * g.kernel[1] + j) * self.group_inputs;
-                    work(patch, (row * g.input[1] + column) * self.inputs + self.group * self.group_inputs);
+                let Some(row) = g.source(0, self.first + row_of_patches, i) else { continue };
+                for column in 0..width {
+                    let patch = (row_of_patches * width + column) * depth + i * g.kernel[1] * self.group_inputs;
+                    for j in (0..g.kernel[1]).step_by(taps) {
+                        let left = (column * g.stride[1] + j * g.dilation[1]).cast_signed() - g.before[1].cast_signed();
+                        let end = (left + taps.cast_signed()).min(g.input[1].cast_signed());
+                        let (start, skipped) = (left.max(0).cast_unsigned(), (-left).max(0).cast_unsigned());
+                        if end <= start.cast_signed() {
+                            continue;
+                        }
+                        let patch = patch + (j + skipped) * self.group_inputs;
+                        let input = (row * g.input[1] + start) * self.inputs + self.group * self.group_inputs;
+                        work(patch, input, (end.cast_unsigned() - start) * self.group_inputs);
+                    }
                 }
             }
         }
     }
 
     fn gather<T: Element>(&self, map: &[T], patches: &mut [T]) {
-        let count = self.group_inputs;
-        self.for_each_tap(patches.len(), |patch, input| {
-            patches[patch..][..count].copy_from_slice(&map[input..][..count]);
+        self.for_each_run(patches.len(), |patch, input, count| {
+            for (to, from) in patches[patch..][..count].iter_mut().zip(&map[input..]) {
+                *to = *from;
+            }
         });
     }
 
     fn scatter<T: Element>(&self, d_patches: &[T], d_input: &mut [T]) {
-        let count = self.group_inputs;
-        self.for_each_tap(d_patches.len(), |patch, input| {
+        self.for_each_run(d_patches.len(), |patch, input, count| {
             for (to, from) in d_input[input..][..count].iter_mut().zip(&d_patches[patch..]) {
                 *to += *from;
             }

@@ -1,43 +1,27 @@
 //! Depthwise convolution in training.
 //!
-//! For `f32`, one image and one block of 16 channels at a time: the block is copied into a plane with a border of zeros,
-//! normalised and activated on the way, and what is computed from it is copied back. Kernels that are not made for that
-//! (`f64`, a channel multiplier, huge windows) run the plain loops over applied maps.
+//! For `f32`, a strip of rows and a few blocks of 16 channels at a time: they are copied into planes with a border of
+//! zeros, normalised and activated on the way, and what is computed from them is copied back. Kernels that are not made
+//! for that (`f64`, a channel multiplier, huge windows) run the plain loops over applied maps.
 
 use alloc::vec;
 use alloc::vec::Vec;
+use core::ops::Range;
 
 use super::super::lazy::{
     Affine, GradientSums, Lazy, LazyGradient, Moments, apply, combine, mask, moments as moments_of,
 };
-use super::{Backward, Part, check_forward, gather};
+use super::strip::{Band, finished_rows, groups, halo, input_rows, strip_geometry, strips};
+use super::{Backward, Part, check_forward, gather, zeroed};
 use crate::kernels::{
-    self, BLOCK, BlockOf, Clamp, MOST_TAPS, PackedDepthwise, PaddedRows, Pixels, PixelsMut, Plane, Strides, columns,
+    self, BLOCK, Clamp, GROUP, GroupOf, MOST_TAPS, PackedDepthwise, PaddedRows, Pixels, PixelsMut, Strides, columns,
     reference,
 };
 use crate::shape::Conv2dGeometry;
 use crate::{Element, Error, Result, Runtime, Tensor};
 
-/// Where blocks of channels start.
-fn blocks(channels: usize) -> impl Iterator<Item = (usize, usize)> {
-    (0..channels).step_by(BLOCK).map(move |first| (first, BLOCK.min(channels - first)))
-}
-
 fn has_planes(geometry: &Conv2dGeometry, inputs: usize, outputs: usize) -> bool {
     inputs == outputs && geometry.kernel.iter().all(|&taps| taps <= MOST_TAPS)
-}
-
-/// Copies a dense plane back into `lanes` channels of a map.
-fn spread(plane: &[[f32; BLOCK]], map: &mut [f32], channels: usize, (first, lanes): (usize, usize)) {
-    if lanes == BLOCK {
-        for (to, from) in map[first..].chunks_mut(channels).zip(plane) {
-            to[..BLOCK].copy_from_slice(from);
-        }
-    } else {
-        for (to, from) in map[first..].chunks_mut(channels).zip(plane) {
-            to[..lanes].copy_from_slice(&from[..lanes]);
-        }
-    }
 }
 
 /// Refuses a map that the geometry is not of, and outputs that are not a multiple of the inputs.
@@ -87,15 +71,11 @@ pub fn depthwise_forward<T: Element>(
     let mut values = Tensor::zeros(input.map.shape())?;
     apply(input, &mut values, runtime)?;
     let images: Vec<_> = output.as_mut_slice().chunks_mut(lengths[1]).enumerate().collect();
-    runtime.for_each(
-        images,
-        || (),
-        |(), (image, output)| {
-            let input = Pixels::dense(&values.as_slice()[image * lengths[0]..], geometry.input, inputs);
-            let mut output = PixelsMut::dense(output, geometry.output, outputs);
-            reference::depthwise(geometry, input, weight, bias, Clamp::none(), 0, &mut output);
-        },
-    );
+    runtime.for_each(images, |(): &mut (), (image, output)| {
+        let input = Pixels::dense(&values.as_slice()[image * lengths[0]..], geometry.input, inputs);
+        let mut output = PixelsMut::dense(output, geometry.output, outputs);
+        reference::depthwise(geometry, input, weight, bias, Clamp::none(), 0, &mut output);
+    });
     if let Some(moments) = moments {
         moments.join(&moments_of(output, runtime));
     }
@@ -123,49 +103,88 @@ struct Forward<'a> {
     runtime: &'a Runtime,
 }
 
+/// The input of a strip, with the padding's zeros, and its output.
+#[derive(Default)]
+struct ForwardScratch {
+    input: Band,
+    output: Vec<[f32; BLOCK]>,
+}
+
 impl Forward<'_> {
     fn run(&self, map: &[f32], output: &mut [f32], moments: Option<&mut Moments>) {
         let (g, channels) = (self.geometry, self.channels);
         let [input_len, output_len] = [g.input_pixels() * channels, g.output_pixels() * channels];
         let mut packed = vec![0.0; PackedDepthwise::len(g.taps(), channels)];
         let _ = PackedDepthwise::pack_blocked(g.taps(), channels, self.weight, self.bias, &mut packed);
-        let (row, level) = (g.padded_width() * BLOCK, self.runtime.simd_level());
-        let scratch = || [vec![0.0; (g.input[0] + 1) * row], vec![0.0; g.output_pixels() * BLOCK]];
-        let images = output.len() / output_len;
-        let mut parts = vec![0.0; if moments.is_some() { images * 2 * channels } else { 0 }];
-        let mut part = parts.chunks_exact_mut(2 * channels);
+        // Mean and squares of each image's strips.
+        let (images, strips_len) = (output.len() / output_len, strips(g).len() * 2 * channels);
+        let mut parts = vec![0.0; if moments.is_some() { images * strips_len } else { 0 }];
+        let mut part = parts.chunks_exact_mut(strips_len);
         let work: Vec<_> =
             output.chunks_exact_mut(output_len).map(|output| (output, part.next())).enumerate().collect();
-        self.runtime.for_each(work, scratch, |[rows, made], (image, (output, mut part))| {
-            let made = &mut made[..];
-            let map = &map[image * input_len..][..input_len];
-            for block in blocks(channels) {
-                let (first, lanes) = block;
-                let plane = &mut rows.as_chunks_mut().0[g.before[1]..];
-                let from = BlockOf { size: g.input, channels, first, lanes };
-                kernels::fill_plane(level, from, self.affine.as_ref().map(Affine::lend), map, plane, g.padded_width());
-                let weights = &packed[first * (g.taps() + 1)..];
-                let weights = PackedDepthwise::from_packed_blocked(g.taps(), BLOCK, weights);
-                let strides = Strides { row, pixel: BLOCK, block: BLOCK };
-                let input = PaddedRows { data: rows, places: g.input[0], strides };
-                let strides = Strides { row: g.output[1] * BLOCK, pixel: BLOCK, block: BLOCK };
-                let mut result = PixelsMut::strided(made, g.output, BLOCK, strides);
-                kernels::depthwise_in_place(level, g, &weights, input, Clamp::none(), 0, &mut result);
-                spread(made.as_chunks().0, output, channels, block);
-                if let Some(part) = &mut part {
-                    let mut of_block = [[0.0; BLOCK]; 2];
-                    let [block_mean, block_squares] = &mut of_block;
-                    columns::moments(level, made, block_mean, block_squares);
-                    for (to, from) in part.chunks_exact_mut(channels).zip(&of_block) {
-                        to[first..][..lanes].copy_from_slice(&from[..lanes]);
+        self.runtime.for_each(work, |scratch: &mut ForwardScratch, (image, (output, part))| {
+            self.image(&packed, &map[image * input_len..][..input_len], scratch, output, part);
+        });
+        let Some(moments) = moments else { return };
+        for part in parts.chunks_exact(strips_len) {
+            for (strip, part) in strips(g).zip(part.chunks_exact(2 * channels)) {
+                let (mean, squares) = part.split_at(channels);
+                moments.merge(strip.len() * g.output[1], mean, squares);
+            }
+        }
+    }
+
+    fn image(
+        &self,
+        packed: &[f32],
+        map: &[f32],
+        scratch: &mut ForwardScratch,
+        output: &mut [f32],
+        mut part: Option<&mut [f32]>,
+    ) {
+        let (g, channels, level) = (self.geometry, self.channels, self.runtime.simd_level());
+        let affine = self.affine.as_ref().map(Affine::lend);
+        let ForwardScratch { input, output: made } = scratch;
+        let most = strips(g).next().unwrap_or_default();
+        input.size(input_rows(g, &most).len(), [g.before[1], g.padded_width()]);
+        let block_len = most.len() * g.output[1];
+        zeroed(made, GROUP / BLOCK * block_len);
+        for (first, lanes) in groups(channels) {
+            input.restart();
+            let of_map = GroupOf { size: g.input, channels, first, lanes, row: 0, block: 0 };
+            for (index, strip) in strips(g).enumerate() {
+                let rows = input_rows(g, &strip);
+                input.advance(rows.clone(), of_map, |group, rows, plane| {
+                    let map = &map[rows.start * g.input[1] * channels..];
+                    kernels::fill_plane(level, group, affine, map, plane);
+                });
+                // All rows are there, those of the padding too.
+                let input_size = [rows.len(), g.input[1]];
+                let size = [strip.len(), g.output[1]];
+                let part_geometry = Conv2dGeometry { input: input_size, output: size, before: [0, g.before[1]], ..*g };
+                for (block, made) in made.chunks_exact_mut(block_len).take(lanes.div_ceil(BLOCK)).enumerate() {
+                    let weights = &packed[(first + block * BLOCK) * (g.taps() + 1)..];
+                    let weights = PackedDepthwise::from_packed_blocked(g.taps(), BLOCK, weights);
+                    let plane = input.plane(block, 0);
+                    let strides = Strides { row: plane.width * BLOCK, pixel: BLOCK, block: BLOCK };
+                    let rows = PaddedRows { data: plane.data.as_flattened(), places: rows.len(), strides };
+                    let strides = Strides { row: g.output[1] * BLOCK, pixel: BLOCK, block: BLOCK };
+                    let made = &mut made.as_flattened_mut()[..size[0] * size[1] * BLOCK];
+                    let mut result = PixelsMut::strided(made, size, BLOCK, strides);
+                    kernels::depthwise_in_place(level, &part_geometry, &weights, rows, Clamp::none(), 0, &mut result);
+                    if let Some(part) = &mut part {
+                        let mut of_block = [[0.0; BLOCK]; 2];
+                        let [mean, squares] = &mut of_block;
+                        columns::moments(level, made, mean, squares);
+                        let part = &mut part[index * 2 * channels..][..2 * channels];
+                        let (first, lanes) = (first + block * BLOCK, BLOCK.min(lanes - block * BLOCK));
+                        for (to, from) in part.chunks_exact_mut(channels).zip(&of_block) {
+                            to[first..][..lanes].copy_from_slice(&from[..lanes]);
+                        }
                     }
                 }
-            }
-        });
-        if let Some(moments) = moments {
-            for part in parts.chunks_exact(2 * channels) {
-                let (mean, squares) = part.split_at(channels);
-                moments.merge(g.output_pixels(), mean, squares);
+                let group = GroupOf { size, row: size[1], block: block_len, ..of_map };
+                kernels::spread_plane(level, group, made, &mut output[strip.start * g.output[1] * channels..]);
             }
         }
     }
@@ -195,18 +214,13 @@ pub fn depthwise_backward<T: Element>(
     let mut values = Tensor::zeros(input.map.shape())?;
     apply(input, &mut values, runtime)?;
     let [weight_len, bias_len] = [d_weight.is_some(), d_bias.is_some()].map(usize::from);
-    let mut parts: Vec<_> = gradient
-        .as_slice()
-        .chunks_exact(output_len)
-        .map(|_| Part::<T>::new(weight_len * weight.len(), bias_len * outputs, inputs))
-        .collect();
     let mut d_inputs = d_input.as_mut().map(|map| map.as_mut_slice().chunks_exact_mut(input_len));
-    let images: Vec<_> =
-        parts.iter_mut().map(|part| (part, d_inputs.as_mut().and_then(Iterator::next))).enumerate().collect();
-    runtime.for_each(
-        images,
-        || (),
-        |(), (image, (part, d_input))| {
+    runtime.scratch(|parts: &mut Vec<Part<T>>| {
+        let parts = Part::some(parts, gradient.as_slice().len() / output_len);
+        let images: Vec<_> =
+            parts.iter_mut().map(|part| (part, d_inputs.as_mut().and_then(Iterator::next))).enumerate().collect();
+        runtime.for_each(images, |(): &mut (), (image, (part, d_input))| {
+            part.start([weight_len * weight.len(), bias_len * outputs, inputs]);
             let gradient = &gradient.as_slice()[image * output_len..][..output_len];
             let d_output = Pixels::dense(gradient, geometry.output, outputs);
             if weight_len > 0 {
@@ -223,9 +237,9 @@ pub fn depthwise_backward<T: Element>(
                 let mut d_input = PixelsMut::dense(d_input, geometry.input, inputs);
                 reference::depthwise_input_gradient(geometry, d_output, weight, &mut d_input);
             }
-        },
-    );
-    gather(&parts, [weight.len(); 2], None, d_weight, d_bias);
+        });
+        gather(parts, [weight.len(); 2], None, d_weight, d_bias);
+    });
     match (d_input, input.affine) {
         (Some(d_input), Some(affine)) => mask(input, affine, d_input, runtime).map(Some),
         _ => Ok(None),
@@ -252,7 +266,8 @@ fn planes_backward<T: Element>(g: &Conv2dGeometry, work: Backward<'_, T>, runtim
     let Backward { input, d_output, weight, d_weight, d_bias, d_input } = work;
     let channels = input.map.shape()[3];
     let mut blocked = Vec::with_capacity(g.taps() * channels.div_ceil(BLOCK));
-    for (first, lanes) in blocks(channels) {
+    for first in (0..channels).step_by(BLOCK) {
+        let lanes = BLOCK.min(channels - first);
         for tap in f32s(weight).chunks_exact(channels) {
             let mut block = [0.0; BLOCK];
             block[..lanes].copy_from_slice(&tap[first..][..lanes]);
@@ -273,144 +288,127 @@ fn planes_backward<T: Element>(g: &Conv2dGeometry, work: Backward<'_, T>, runtim
     let [weight_len, bias_len] = [d_weight.is_some(), d_bias.is_some()].map(usize::from);
     let pitch = channels.next_multiple_of(BLOCK);
     let [input_len, output_len] = [g.input_pixels() * channels, g.output_pixels() * channels];
-    let mut parts: Vec<_> = (0..planes.d_output.len() / output_len)
-        .map(|_| Part::<T>::new(weight_len * g.taps() * pitch, bias_len * channels, channels))
-        .collect();
     let affine = input.affine.filter(|_| d_input.is_some());
     let mut d_inputs =
         d_input.map(|map| T::as_f32_mut(map.as_mut_slice()).expect("f32 as the weight").chunks_exact_mut(input_len));
-    let work: Vec<_> = parts
-        .iter_mut()
-        .map(|part| {
+    runtime.scratch(|parts: &mut Vec<Part<T>>| {
+        let parts = Part::some(parts, planes.d_output.len() / output_len);
+        let work: Vec<_> =
+            parts.iter_mut().map(|part| (part, d_inputs.as_mut().and_then(Iterator::next))).enumerate().collect();
+        runtime.for_each(work, |scratch: &mut BackwardScratch, (image, (part, d_input))| {
+            part.start([weight_len * g.taps() * pitch, bias_len * channels, channels]);
             let Part { d_weight, d_bias, sums } = part;
             let d_weight = T::as_f32_mut(d_weight).expect("f32 as the weight");
-            (d_weight, d_bias, sums, d_inputs.as_mut().and_then(Iterator::next))
-        })
-        .enumerate()
-        .collect();
-    runtime.for_each(
-        work,
-        || planes.scratch(),
-        |scratch, (image, (d_weight, d_bias, sums, mut d_input))| {
-            for (index, block) in blocks(channels).enumerate() {
-                planes.load_gradient(image, block, scratch);
-                if weight_len > 0 {
-                    planes.weight_gradient(image, block, scratch, d_weight, pitch);
-                }
-                if bias_len > 0 {
-                    let mut part = [0.0; BLOCK];
-                    planes.bias_gradient(scratch, &mut part);
-                    d_bias[block.0..].iter_mut().zip(part).for_each(|(to, from)| *to += f64::from(from));
-                }
-                if let Some(d_input) = &mut d_input {
-                    planes.input_gradient(image, (index, block), scratch, d_input, sums);
-                }
-            }
-        },
-    );
-    gather(&parts, [channels, pitch], affine, d_weight, d_bias)
+            planes.image(image, scratch, ImageGradients { d_weight, pitch, d_bias, d_input, sums });
+        });
+        gather(parts, [channels, pitch], affine, d_weight, d_bias)
+    })
 }
 
-/// Planes of one block: the input, the gradient of the output, that of the input.
-struct Scratch {
-    input: Vec<[f32; BLOCK]>,
-    d_output: Vec<[f32; BLOCK]>,
+/// Of a strip: the input and the gradient of the output, with the padding's zeros; the gradient of the input, and each
+/// block's of the weight.
+#[derive(Default)]
+struct BackwardScratch {
+    input: Band,
+    d_output: Band,
     d_input: Vec<[f32; BLOCK]>,
+    d_weight: Vec<[f32; BLOCK]>,
+}
+
+/// What an image adds to; empty where it is not wanted.
+struct ImageGradients<'a> {
+    d_weight: &'a mut [f32],
+    pitch: usize,
+    d_bias: &'a mut [f64],
+    d_input: Option<&'a mut [f32]>,
+    sums: &'a mut GradientSums,
 }
 
 impl Planes<'_> {
-    /// Rows and pixels of the input's plane.
-    fn input_size(&self) -> [usize; 2] {
-        let g = self.geometry;
-        let rows = (g.output[0] - 1) * g.stride[0] + (g.kernel[0] - 1) * g.dilation[0] + 1;
-        [rows.max(g.before[0] + g.input[0]), g.padded_width()]
-    }
-
-    /// Pixels to the left, and of a row of, the gradient's plane.
-    fn gradient_width(&self) -> [usize; 2] {
-        let [left, right] = kernels::gradient_border(self.geometry);
-        [left, left + self.geometry.output[1] + right]
-    }
-
-    fn scratch(&self) -> Scratch {
-        let g = self.geometry;
-        let [rows, width] = self.input_size();
-        Scratch {
-            input: vec![[0.0; BLOCK]; rows * width],
-            d_output: vec![[0.0; BLOCK]; g.output[0] * self.gradient_width()[1]],
-            d_input: vec![[0.0; BLOCK]; g.input_pixels()],
+    fn image(&self, image: usize, scratch: &mut BackwardScratch, mut gradients: ImageGradients<'_>) {
+        let (g, channels, level) = (self.geometry, self.channels, self.runtime.simd_level());
+        let BackwardScratch { input, d_output, d_input: d_plane, d_weight } = scratch;
+        let [left, right] = kernels::gradient_border(g);
+        let most = strips(g).next().unwrap_or_default();
+        let halo = halo(g);
+        input.size(input_rows(g, &most).len(), [g.before[1], g.padded_width()]);
+        d_output.size(halo + most.len(), [left, left + g.output[1] + right]);
+        for (first, lanes) in groups(channels) {
+            input.restart();
+            d_output.restart();
+            zeroed(d_weight, GROUP / BLOCK * g.taps());
+            let of_input = GroupOf { size: g.input, channels, first, lanes, row: 0, block: 0 };
+            for strip in strips(g) {
+                let rows = strip.start.cast_signed() - halo.cast_signed()..strip.end.cast_signed();
+                let of_output = GroupOf { size: g.output, ..of_input };
+                d_output.advance(rows, of_output, |group, rows, plane| self.fill_gradient(image, group, rows, plane));
+                if !gradients.d_weight.is_empty() {
+                    input.advance(input_rows(g, &strip), of_input, |group, rows, plane| {
+                        let map = &self.input[(image * g.input[0] + rows.start) * g.input[1] * channels..];
+                        kernels::fill_plane(level, group, self.affine.as_ref().map(Affine::lend), map, plane);
+                    });
+                    // All rows are there, those of the padding too.
+                    let output = [strip.len(), g.output[1]];
+                    let geometry = Conv2dGeometry { output, before: [0, g.before[1]], ..*g };
+                    for (block, sums) in d_weight.chunks_exact_mut(g.taps()).take(lanes.div_ceil(BLOCK)).enumerate() {
+                        let planes = [input.plane(block, 0), d_output.plane(block, halo)];
+                        kernels::depthwise_weight_gradient(level, &geometry, planes[0], planes[1], sums);
+                    }
+                }
+                if !gradients.d_bias.is_empty() {
+                    for first_of_block in (first..first + lanes).step_by(BLOCK) {
+                        let plane = d_output.plane((first_of_block - first) / BLOCK, 0);
+                        let rows = &plane.data[halo * plane.width..][..strip.len() * plane.width];
+                        let mut sums = [0.0; BLOCK];
+                        columns::sum(level, rows.as_flattened(), BLOCK, &mut sums);
+                        let d_bias = gradients.d_bias[first_of_block..].iter_mut();
+                        d_bias.zip(sums).for_each(|(to, from)| *to += f64::from(from));
+                    }
+                }
+                let finished = finished_rows(g, &strip);
+                if let Some(d_input) = gradients.d_input.as_deref_mut().filter(|_| !finished.is_empty()) {
+                    let geometry = strip_geometry(g, &strip, &finished);
+                    let block_len = geometry.input_pixels();
+                    if d_plane.len() < GROUP / BLOCK * block_len {
+                        d_plane.resize(GROUP / BLOCK * block_len, [0.0; BLOCK]);
+                    }
+                    let blocks = d_plane.chunks_exact_mut(block_len).take(lanes.div_ceil(BLOCK)).enumerate();
+                    for (block, d_plane) in blocks {
+                        let weight = &self.weight[(first / BLOCK + block) * g.taps()..][..g.taps()];
+                        let d_output = d_output.plane(block, halo);
+                        kernels::depthwise_input_gradient(level, &geometry, d_output, weight, d_plane);
+                    }
+                    let group = GroupOf { size: geometry.input, row: g.input[1], block: block_len, ..of_input };
+                    let start = finished.start * g.input[1] * channels;
+                    let d_input = &mut d_input[start..];
+                    if let Some(affine) = &self.affine {
+                        let input = &self.input[image * g.input_pixels() * channels + start..];
+                        let maps = (&**d_plane, input);
+                        let part = kernels::mask_plane(level, group, affine.lend(), &affine.center, maps, d_input);
+                        gradients.sums.add(first, [&part[0][..lanes], &part[1][..lanes]]);
+                    } else {
+                        kernels::spread_plane(level, group, d_plane, d_input);
+                    }
+                }
+            }
+            let blocks = (first..first + lanes).step_by(BLOCK).zip(d_weight.chunks_exact(g.taps()));
+            for (first, sums) in blocks {
+                for (to, from) in gradients.d_weight.chunks_exact_mut(gradients.pitch).zip(sums) {
+                    to[first..][..BLOCK].copy_from_slice(from);
+                }
+            }
         }
     }
 
-    fn block(&self, size: [usize; 2], (first, lanes): (usize, usize)) -> BlockOf {
-        BlockOf { size, channels: self.channels, first, lanes }
-    }
-
-    fn load_gradient(&self, image: usize, block: (usize, usize), scratch: &mut Scratch) {
+    fn fill_gradient(&self, image: usize, group: GroupOf, rows: Range<usize>, plane: &mut [[f32; BLOCK]]) {
         let (g, level) = (self.geometry, self.runtime.simd_level());
-        let ([left, width], len) = (self.gradient_width(), g.output_pixels() * self.channels);
-        let plane = &mut scratch.d_output[left..];
-        let (block, of_image) = (self.block(g.output, block), image * len..(image + 1) * len);
-        let gradient = &self.d_output[of_image.clone()];
+        let start = (image * g.output[0] + rows.start) * g.output[1] * self.channels;
+        let gradient = &self.d_output[start..];
         match self.through {
             Some((input, constants)) => {
-                kernels::combine_plane(level, block, constants, [gradient, &input[of_image]], plane, width);
+                kernels::combine_plane(level, group, constants, [gradient, &input[start..]], plane);
             }
-            None => kernels::fill_plane(level, block, None, gradient, plane, width),
+            None => kernels::fill_plane(level, group, None, gradient, plane),
         }
-    }
-
-    fn d_output<'s>(&self, scratch: &'s [[f32; BLOCK]]) -> Plane<'s> {
-        let [left, width] = self.gradient_width();
-        Plane { data: scratch, width, before: [0, left] }
-    }
-
-    fn weight_gradient(
-        &self,
-        image: usize,
-        block: (usize, usize),
-        scratch: &mut Scratch,
-        d_weight: &mut [f32],
-        pitch: usize,
-    ) {
-        let (g, level) = (self.geometry, self.runtime.simd_level());
-        let [_, width] = self.input_size();
-        let map = &self.input[image * g.input_pixels() * self.channels..];
-        let plane = &mut scratch.input[g.before[0] * width + g.before[1]..];
-        let affine = self.affine.as_ref().map(Affine::lend);
-        kernels::fill_plane(level, self.block(g.input, block), affine, map, plane, width);
-        let input = Plane { data: &scratch.input, width, before: g.before };
-        let mut sums = vec![[0.0; BLOCK]; g.taps()];
-        kernels::depthwise_weight_gradient(level, g, input, self.d_output(&scratch.d_output), &mut sums);
-        for (to, from) in d_weight.chunks_exact_mut(pitch).zip(&sums) {
-            to[block.0..][..BLOCK].copy_from_slice(from);
-        }
-    }
-
-    fn bias_gradient(&self, scratch: &Scratch, sums: &mut [f32; BLOCK]) {
-        // The border is zeros.
-        columns::sum(self.runtime.simd_level(), scratch.d_output.as_flattened(), BLOCK, sums);
-    }
-
-    fn input_gradient(
-        &self,
-        image: usize,
-        (index, block): (usize, (usize, usize)),
-        scratch: &mut Scratch,
-        d_input: &mut [f32],
-        sums: &mut GradientSums,
-    ) {
-        let (g, channels, level) = (self.geometry, self.channels, self.runtime.simd_level());
-        let weight = &self.weight[index * g.taps()..][..g.taps()];
-        kernels::depthwise_input_gradient(level, g, self.d_output(&scratch.d_output), weight, &mut scratch.d_input);
-        let Some(affine) = &self.affine else {
-            spread(&scratch.d_input, d_input, channels, block);
-            return;
-        };
-        let input = &self.input[image * g.input_pixels() * channels..];
-        let planes = (&*scratch.d_input, input);
-        let block = self.block(g.input, block);
-        let part = kernels::mask_plane(level, block, affine.lend(), &affine.center, planes, d_input);
-        sums.add(block.first, [&part[0][..block.lanes], &part[1][..block.lanes]]);
     }
 }

@@ -11,6 +11,7 @@ mod conv;
 mod depthwise;
 mod pointwise;
 mod product;
+mod strip;
 
 pub use conv::{conv_backward, conv_forward};
 pub use depthwise::{depthwise_backward, depthwise_forward};
@@ -115,8 +116,8 @@ fn check_len(operation: &'static str, argument: &'static str, found: usize, expe
     Ok(())
 }
 
-/// A piece of work's share of the results.
-#[derive(Debug)]
+/// A piece of work's share of the results, in memory that is used again and again.
+#[derive(Debug, Default)]
 struct Part<T> {
     d_weight: Vec<T>,
     d_bias: Vec<f64>,
@@ -124,13 +125,27 @@ struct Part<T> {
 }
 
 impl<T: Element> Part<T> {
-    fn new(d_weight: usize, d_bias: usize, channels: usize) -> Self {
-        Self {
-            d_weight: alloc::vec![T::zero(); d_weight],
-            d_bias: alloc::vec![0.0; d_bias],
-            sums: GradientSums::new(channels),
+    /// The first `count` parts, which [`Part::start`] makes ready.
+    fn some(parts: &mut Vec<Self>, count: usize) -> &mut [Self] {
+        if parts.len() < count {
+            parts.resize_with(count, Self::default);
         }
+        &mut parts[..count]
     }
+
+    /// Of nothing yet; by the thread that adds to it.
+    fn start(&mut self, [d_weight, d_bias, channels]: [usize; 3]) {
+        zeroed(&mut self.d_weight, d_weight);
+        zeroed(&mut self.d_bias, d_bias);
+        zeroed(&mut self.sums.gradient, channels);
+        zeroed(&mut self.sums.spread, channels);
+    }
+}
+
+/// Makes it that many zeros.
+fn zeroed<X: Clone + Default>(values: &mut Vec<X>, len: usize) {
+    values.clear();
+    values.resize(len, X::default());
 }
 
 /// Adds the parts in order; returns the sums of the input's gradient if the input was lazy.
@@ -180,7 +195,7 @@ fn applied<'s, T: Element>(
     &scratch[..len]
 }
 
-/// As [`applied`] for a gradient, with pixels `pitch` apart; zeros between them.
+/// As [`applied`] for a gradient, with pixels `pitch` apart; anything between them.
 fn combined<'s, T: Element>(
     level: SimdLevel,
     gradient: LazyGradient<'s, T>,

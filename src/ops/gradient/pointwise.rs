@@ -52,7 +52,7 @@ pub fn pointwise_forward<T: Element>(
         vec![T::zero(); if moments.is_some() { values.len().div_ceil(rows * outputs) * 2 * outputs } else { 0 }];
     let mut part = parts.chunks_exact_mut(2 * outputs);
     let pieces: Vec<_> = values.chunks_mut(rows * outputs).map(|output| (output, part.next())).enumerate().collect();
-    runtime.for_each(pieces, Vec::new, |scratch, (index, (output, part))| {
+    runtime.for_each(pieces, |scratch: &mut Vec<T>, (index, (output, part))| {
         let len = output.len() / outputs * inputs;
         let input = applied(level, input, [index * rows * inputs, len], scratch);
         product.rows(input, inputs, output);
@@ -91,17 +91,15 @@ pub fn pointwise_backward<T: Element>(work: Backward<'_, T>, runtime: &Runtime) 
     let turned = if d_input.is_some() { transposed(weight, [inputs, outputs]) } else { Vec::new() };
     let product = d_input.is_some().then(|| Product::new(&turned, None, [outputs, inputs], runtime));
     let [weight_len, bias_len] = [d_weight.is_some(), d_bias.is_some()].map(usize::from);
-    let mut parts: Vec<_> = (0..pixels.div_ceil(per_task.max(1)))
-        .map(|_| Part::new(weight_len * inputs * pitch, bias_len * outputs, inputs))
-        .collect();
     let affine = input.affine.filter(|_| d_input.is_some());
     let mut d_inputs = d_input.map(|map| map.as_mut_slice().chunks_mut(per_task * inputs));
-    let work: Vec<_> =
-        parts.iter_mut().map(|part| (part, d_inputs.as_mut().and_then(Iterator::next))).enumerate().collect();
-    runtime.for_each(
-        work,
-        || [Vec::new(), Vec::new()],
-        |[inputs_scratch, outputs_scratch], (task, (part, mut d_input))| {
+    runtime.scratch(|parts: &mut Vec<Part<T>>| {
+        let parts = Part::some(parts, pixels.div_ceil(per_task));
+        let work: Vec<_> =
+            parts.iter_mut().map(|part| (part, d_inputs.as_mut().and_then(Iterator::next))).enumerate().collect();
+        runtime.for_each(work, |scratch: &mut [Vec<T>; 2], (task, (part, mut d_input))| {
+            part.start([weight_len * inputs * pitch, bias_len * outputs, inputs]);
+            let [inputs_scratch, outputs_scratch] = scratch;
             let end = pixels.min((task + 1) * per_task);
             let mut first = task * per_task;
             while first < end {
@@ -123,7 +121,7 @@ pub fn pointwise_backward<T: Element>(work: Backward<'_, T>, runtime: &Runtime) 
                 }
                 first += count;
             }
-        },
-    );
-    Ok(gather(&parts, [outputs, pitch], affine, d_weight, d_bias))
+        });
+        Ok(gather(parts, [outputs, pitch], affine, d_weight, d_bias))
+    })
 }

@@ -74,7 +74,16 @@ pub(super) fn outer<T: Element>(
     kernels::outer(level, Pixels::dense(from, [1, count], inputs), gradient, to);
 }
 
-/// The weight `[K, N]` as `[N, K]`.
+/// The weight `[K, N]` as `[N, K]`, in tiles whose lines stay in the first-level cache.
 pub(super) fn transposed<T: Element>(weight: &[T], [inputs, outputs]: [usize; 2]) -> Vec<T> {
-    (0..outputs).flat_map(|n| (0..inputs).map(move |k| weight[k * outputs + n])).collect()
+    const TILE: usize = 16;
+    let mut turned = vec![T::zero(); weight.len()];
+    for first in (0..inputs).step_by(TILE) {
+        let rows = TILE.min(inputs - first);
+        for n in 0..outputs {
+            let column = weight[first * outputs + n..].iter().step_by(outputs);
+            turned[n * inputs + first..][..rows].iter_mut().zip(column).for_each(|(to, from)| *to = *from);
+        }
+    }
+    turned
 }
