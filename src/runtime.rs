@@ -3,10 +3,12 @@
 //! Nothing is global: two networks of one process may run at different levels and thread counts.
 
 use alloc::sync::Arc;
+use alloc::vec::Vec;
 use core::any::Any;
+use core::sync::atomic::{AtomicBool, Ordering};
 
 use crate::kernels::SimdLevel;
-use crate::scratch::Scratch;
+use crate::scratch::{Lent, Scratch};
 use crate::{Error, Result};
 
 /// SIMD level and thread count of a computation. Results do not depend on the thread count.
@@ -23,6 +25,8 @@ pub struct Runtime {
     #[cfg(feature = "rayon")]
     pool: Option<Arc<rayon::ThreadPool>>,
     scratch: Arc<Scratch>,
+    /// Whether the next [`Runtime::for_each`] begins with the last item.
+    backwards: Arc<AtomicBool>,
 }
 
 impl Default for Runtime {
@@ -40,6 +44,7 @@ impl Runtime {
             #[cfg(feature = "rayon")]
             pool: None,
             scratch: Arc::default(),
+            backwards: Arc::default(),
         }
     }
 
@@ -50,7 +55,7 @@ impl Runtime {
     /// If this machine cannot run it.
     pub fn level(mut self, level: SimdLevel) -> Result<Self> {
         if !level.is_available() {
-            let available: alloc::vec::Vec<_> = SimdLevel::available().map(SimdLevel::name).collect();
+            let available: Vec<_> = SimdLevel::available().map(SimdLevel::name).collect();
             return Err(Error::invalid("runtime", "level", level, format_args!("one of {}", available.join(", "))));
         }
         self.level = level;
@@ -131,28 +136,33 @@ impl Runtime {
     }
 
     /// Lends memory that earlier work on this runtime, or on a clone of it, may have left anything in.
-    pub(crate) fn scratch<S: Any + Default + Send, R>(&self, work: impl FnOnce(&mut S) -> R) -> R {
-        self.scratch.lend(work)
+    pub(crate) fn scratch<S: Any + Default + Send>(&self) -> Lent<'_, S> {
+        self.scratch.lend()
     }
 
     /// Gives each item to `work` on this runtime's threads, with scratch as [`Runtime::scratch`] lends it.
+    ///
+    /// Every other call begins with the last item: where one's results are the next one's operands, those that were
+    /// computed last are still in the cache.
     pub(crate) fn for_each<I: Send, S: Any + Default + Send>(
         &self,
-        items: alloc::vec::Vec<I>,
+        mut items: Vec<I>,
         work: impl Fn(&mut S, I) + Sync + Send,
     ) {
+        if self.backwards.fetch_xor(true, Ordering::Relaxed) {
+            items.reverse();
+        }
         #[cfg(feature = "rayon")]
         if let Some(pool) = &self.pool {
             use rayon::prelude::*;
-            let work = |item| self.scratch(|scratch| work(scratch, item));
+            let work = |item| work(&mut self.scratch(), item);
             pool.install(|| items.into_par_iter().with_max_len(1).for_each(work));
             return;
         }
-        self.scratch(|scratch| {
-            for item in items {
-                work(scratch, item);
-            }
-        });
+        let mut scratch = self.scratch();
+        for item in items {
+            work(&mut scratch, item);
+        }
     }
 
     /// Cuts `data` into chunks of `chunk` elements (the last may be shorter) and gives each to `work` with its

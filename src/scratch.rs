@@ -6,6 +6,7 @@
 use alloc::boxed::Box;
 use core::any::Any;
 use core::fmt;
+use core::ops::{Deref, DerefMut};
 
 /// Values that are not in use.
 #[derive(Default)]
@@ -21,37 +22,58 @@ impl fmt::Debug for Scratch {
 }
 
 impl Scratch {
-    /// Lends a value that other work may have left anything in.
-    pub(crate) fn lend<S: Any + Default + Send, R>(&self, work: impl FnOnce(&mut S) -> R) -> R {
-        let mut scratch: Box<S> = self.take();
-        let result = work(&mut scratch);
-        self.give(scratch);
-        result
+    /// Lends a value that earlier work may have left anything in.
+    pub(crate) fn lend<S: Any + Default + Send>(&self) -> Lent<'_, S> {
+        Lent { value: Some(self.take().unwrap_or_default()), scratch: self }
     }
-}
 
-#[cfg(feature = "std")]
-impl Scratch {
-    fn take<S: Any + Default + Send>(&self) -> Box<S> {
+    #[cfg(feature = "std")]
+    fn take<S: Any>(&self) -> Option<Box<S>> {
         let mut spare = self.spare.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let last = spare.iter().rposition(|scratch| scratch.is::<S>());
-        let scratch = last.and_then(|at| spare.swap_remove(at).downcast().ok());
-        drop(spare);
-        scratch.unwrap_or_default()
+        let last = spare.iter().rposition(|value| value.is::<S>());
+        spare.swap_remove(last?).downcast().ok()
     }
 
-    fn give(&self, scratch: Box<dyn Any + Send>) {
-        self.spare.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(scratch);
+    #[cfg(feature = "std")]
+    fn give(&self, value: Box<dyn Any + Send>) {
+        self.spare.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(value);
+    }
+
+    /// Without locks nothing is kept.
+    #[cfg(not(feature = "std"))]
+    fn take<S>(&self) -> Option<Box<S>> {
+        None
+    }
+
+    #[cfg(not(feature = "std"))]
+    fn give(&self, _: Box<dyn Any + Send>) {}
+}
+
+/// A value of a [`Scratch`], which gets it back.
+pub(crate) struct Lent<'a, S: Any + Send> {
+    /// There until it is given back.
+    value: Option<Box<S>>,
+    scratch: &'a Scratch,
+}
+
+impl<S: Any + Send> Deref for Lent<'_, S> {
+    type Target = S;
+
+    fn deref(&self) -> &S {
+        self.value.as_deref().expect("not given back yet")
     }
 }
 
-/// Without locks nothing is kept.
-#[cfg(not(feature = "std"))]
-#[expect(clippy::unused_self, reason = "as where something is kept")]
-impl Scratch {
-    fn take<S: Any + Default + Send>(&self) -> Box<S> {
-        Box::default()
+impl<S: Any + Send> DerefMut for Lent<'_, S> {
+    fn deref_mut(&mut self) -> &mut S {
+        self.value.as_deref_mut().expect("not given back yet")
     }
+}
 
-    fn give(&self, _: Box<dyn Any + Send>) {}
+impl<S: Any + Send> Drop for Lent<'_, S> {
+    fn drop(&mut self) {
+        if let Some(value) = self.value.take() {
+            self.scratch.give(value);
+        }
+    }
 }

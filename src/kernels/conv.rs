@@ -7,8 +7,9 @@
 
 use fearless_simd::prelude::*;
 
+use super::panel::Panels;
 use super::ring::Ring;
-use super::tile::{Panels, Patches, panels_over_rows, with_tile};
+use super::tile::{Patches, panels_over_rows, with_tile};
 use super::{BLOCK, Clamp, PackedWeights, Pixels, PixelsMut};
 use crate::shape::Conv2dGeometry;
 
@@ -58,7 +59,7 @@ pub fn conv(
     assert!(first_row + rows <= geometry.output[0], "rows beyond the output map");
     weights.check_layout(output);
     let scratch = &mut scratch[..conv_scratch_len(geometry, input.channels)];
-    let panels = weights.panels();
+    let panels = weights.cut();
     with_tile!(weights.level(), panels.lanes(), run(geometry, group, panels, input, clamp, first_row, output, scratch));
 }
 

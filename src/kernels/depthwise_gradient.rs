@@ -134,25 +134,31 @@ impl InputGradient<'_> {
         simd.vectorize(
             #[inline(always)]
             || {
-                let [width, stride] = [self.geometry.input[1], self.geometry.stride[1]];
-                // Rows above the first output may be there too, of a piece of a map.
-                let held = -self.d_output.before[0].cast_signed()..self.geometry.output[0].cast_signed();
-                for (y, row) in d_input.chunks_exact_mut(width).enumerate() {
-                    let mut rows = Taps::of(self.geometry, 0, y);
-                    let inside = rows.iter().filter(|(_, output)| held.contains(output));
-                    let (mut kept, mut count) = (rows, 0);
-                    for (tap, output) in inside {
-                        (kept.tap[count], kept.output[count]) = (tap, output);
-                        count += 1;
-                    }
-                    kept.count = count;
-                    rows = kept;
-                    for phase in 0..stride.min(width) {
-                        self.phase::<S, V>(simd, &rows, &Taps::of(self.geometry, 1, phase), &mut row[phase..]);
+                let g = self.geometry;
+                let [phases, width] = [g.stride[0].min(g.input[0]), g.input[1]];
+                for (y, x) in (0..phases).flat_map(|y| (0..g.stride[1].min(width)).map(move |x| (y, x))) {
+                    let [rows, columns] = [Taps::of(g, 0, y), Taps::of(g, 1, x)];
+                    for (step, row) in d_input.chunks_exact_mut(width).skip(y).step_by(g.stride[0]).enumerate() {
+                        self.phase::<S, V>(simd, &self.held(&rows, step), &columns, &mut row[x..]);
                     }
                 }
             },
         );
+    }
+
+    /// The taps of the row `step` strides further down, without those whose outputs lie outside the plane: rows above the
+    /// first output may be there too, of a piece of a map.
+    fn held(&self, rows: &Taps, step: usize) -> Taps {
+        let held = -self.d_output.before[0].cast_signed()..self.geometry.output[0].cast_signed();
+        let mut kept = Taps { count: 0, ..*rows };
+        for (tap, output) in rows.iter() {
+            let output = output + step.cast_signed();
+            if held.contains(&output) {
+                (kept.tap[kept.count], kept.output[kept.count]) = (tap, output);
+                kept.count += 1;
+            }
+        }
+        kept
     }
 
     /// Every `stride`-th pixel of a row.

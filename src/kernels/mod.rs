@@ -16,6 +16,7 @@ mod depthwise_gradient;
 mod level;
 mod linear;
 mod outer;
+mod panel;
 mod plane;
 mod pointwise;
 mod pool;
@@ -28,6 +29,7 @@ pub use depthwise_gradient::{MOST_TAPS, Plane, depthwise_input_gradient, depthwi
 pub use level::{SimdLevel, UnknownLevel};
 pub use linear::linear;
 pub use outer::outer;
+pub use panel::Panel;
 pub use plane::{GROUP, GroupOf, combine_plane, fill_plane, mask_plane, spread_plane};
 pub use pointwise::{PackedWeights, TILES, pointwise};
 pub use pool::{global_average, global_max, pool};

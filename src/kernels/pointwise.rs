@@ -7,7 +7,8 @@
 
 use fearless_simd::prelude::*;
 
-use super::tile::{Panels, Patches, panels_over_rows, with_tile};
+use super::panel::{Panel, Panels};
+use super::tile::{Patches, panels_over_rows, with_tile};
 use super::{BLOCK, Clamp, Pixels, PixelsMut, SimdLevel, Strides};
 
 /// Input elements of a block of rows, before it is rounded up to whole tiles: half of a second-level cache.
@@ -68,8 +69,24 @@ impl<'a> PackedWeights<'a> {
     ) -> Self {
         let (inputs, outputs) = (weight.count(), weight.channels);
         let packed = &mut packed[..Self::len(level, inputs, outputs)];
-        Panels::of(level, outputs, blocked).pack(weight, bias, packed);
+        let panels = Panels::of(level, outputs, blocked);
+        panels.parts(inputs, packed).for_each(|part| part.pack(weight, bias));
         Self { level, inputs, outputs, blocked, packed }
+    }
+
+    /// The panels that [`PackedWeights::pack`] fills, for one thread each.
+    ///
+    /// # Panics
+    ///
+    /// If `packed` is shorter than [`PackedWeights::len`].
+    pub fn panels(
+        level: SimdLevel,
+        inputs: usize,
+        outputs: usize,
+        packed: &mut [f32],
+    ) -> impl Iterator<Item = Panel<'_>> {
+        let packed = &mut packed[..Self::len(level, inputs, outputs)];
+        Panels::of(level, outputs, false).parts(inputs, packed)
     }
 
     /// Weights that [`PackedWeights::pack`] packed before, for the same level and sizes.
@@ -92,7 +109,7 @@ impl<'a> PackedWeights<'a> {
         Self { blocked: true, ..Self::from_packed(level, inputs, outputs, packed) }
     }
 
-    pub(super) fn panels(&self) -> Panels {
+    pub(super) fn cut(&self) -> Panels {
         Panels::of(self.level, self.outputs, self.blocked)
     }
 
@@ -141,7 +158,7 @@ pub fn pointwise(
         assert_eq!((residual.size, residual.channels), (output.size, output.channels), "residual does not fit");
     }
     weights.check_layout(output);
-    let panels = weights.panels();
+    let panels = weights.cut();
     with_tile!(weights.level, panels.lanes(), run(panels, weights.packed, input, residual, clamp, output));
 }
 

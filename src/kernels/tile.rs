@@ -14,8 +14,9 @@
 
 use fearless_simd::prelude::*;
 
+use super::panel::Panels;
 use super::ring::RingRows;
-use super::{BLOCK, Clamp, Pixels, PixelsMut, SimdLevel, Strides};
+use super::{BLOCK, Clamp, Pixels, PixelsMut, Strides};
 
 /// Calls `$run::<S, V, R1, R2, R3>(simd, ..)` with the level's token `S`, its vector `V` of `$lanes` floats, and the
 /// rows of a tile of 1, 2 and 3 vectors.
@@ -68,93 +69,6 @@ pub(super) use with_tile;
 
 /// Step between the inputs of a stem: stride 2 over red, green and blue.
 const STEM: usize = 6;
-
-/// How a level cuts output channels into panels of vectors.
-///
-/// When the lanes do not divide the channels, the last vector of a channels-last map ends with the last channel and
-/// repeats some of the one before; only fewer channels than lanes leave lanes empty. A map of whole blocks has room for
-/// the last vector's lanes, and no vector would fit across two blocks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Panels {
-    /// Floats of a vector.
-    lanes: usize,
-    /// Vectors of a panel, as long as enough are left.
-    vectors: usize,
-    /// Output channels.
-    outputs: usize,
-    /// Whether outputs go to whole blocks.
-    blocked: bool,
-}
-
-impl Panels {
-    pub(super) fn of(level: SimdLevel, outputs: usize, blocked: bool) -> Self {
-        let (lanes, vectors) = match level {
-            // The last 512-bit vector would be half repeats or more: 8, 24, 40, 56 or 72 channels. 256-bit ones reach
-            // nine tenths of its speed, so they win from one lane in ten on.
-            SimdLevel::Avx512 if (1..=8).contains(&(outputs % 16)) && outputs < 80 => (8, 3),
-            SimdLevel::Avx512 => (16, 3),
-            SimdLevel::Avx2 => (8, 2),
-            SimdLevel::Neon => (4, 3),
-            _ => (4, 2),
-        };
-        Self { lanes, vectors, outputs, blocked }
-    }
-
-    pub(super) fn lanes(self) -> usize {
-        self.lanes
-    }
-
-    /// Vectors of the next panel when `left` are left.
-    fn next(self, left: usize) -> usize {
-        match left {
-            // No lonely last vector, which has too few sums in flight: three at once, or two and two.
-            3 => 3,
-            4 => 2,
-            _ => left.min(self.vectors),
-        }
-    }
-
-    /// The first channel of a vector.
-    fn channel(self, vector: usize) -> usize {
-        let most = if self.blocked { usize::MAX } else { self.outputs.saturating_sub(self.lanes) };
-        (vector * self.lanes).min(most)
-    }
-
-    fn total(self) -> usize {
-        self.outputs.div_ceil(self.lanes)
-    }
-
-    /// Floats of the packed weights: every panel's bias and rows.
-    pub(super) fn packed_len(self, inputs: usize) -> usize {
-        (inputs + 1) * self.total() * self.lanes
-    }
-
-    /// Packs `weight [inputs, outputs]` and `bias [outputs]` (zeros if `None`).
-    pub(super) fn pack(self, weight: Pixels<'_, f32>, bias: Option<&[f32]>, packed: &mut [f32]) {
-        let (mut vector, mut rest) = (0, packed);
-        while vector < self.total() {
-            let vectors = self.next(self.total() - vector);
-            let (panel, tail) = rest.split_at_mut((weight.count() + 1) * vectors * self.lanes);
-            let mut rows = panel.chunks_exact_mut(self.lanes);
-            for k in 0..=weight.count() {
-                for (v, row) in rows.by_ref().take(vectors).enumerate() {
-                    let channel = self.channel(vector + v);
-                    let columns = self.lanes.min(self.outputs - channel);
-                    row[columns..].fill(0.0);
-                    let from = match k.checked_sub(1) {
-                        Some(k) => Some(&weight.data[k * weight.pitch()..]),
-                        None => bias,
-                    };
-                    match from {
-                        Some(from) => row[..columns].copy_from_slice(&from[channel..][..columns]),
-                        None => row[..columns].fill(0.0),
-                    }
-                }
-            }
-            (vector, rest) = (vector + vectors, tail);
-        }
-    }
-}
 
 /// What the outputs of a map read: neighbouring outputs `step` apart, each `kernel_rows` times `depth` inputs, of which
 /// `run` at a time are neighbours. A pixel of a channels-last map is the smallest patch: one run.
@@ -213,12 +127,12 @@ pub(super) fn panels_over_rows<
     let (mut vector, mut rest) = (0, packed);
     while vector < panels.total() {
         let vectors = panels.next(panels.total() - vector);
-        let (weights, tail) = rest.split_at((inputs + 1) * vectors * V::LEN);
+        let (packed, tail) = rest.split_at((inputs + 1) * vectors * V::LEN);
         let part = panels.outputs.min(V::LEN);
         let part = (part < V::LEN && !panels.blocked).then_some(part);
         let at = |strides: Strides| [0, 1, 2].map(|v| strides.channel(panels.channel(vector + v.min(vectors - 1))));
-        let panel = Panel {
-            weights,
+        let panel = Weights {
+            packed,
             patches,
             clamp,
             output: at(output.strides),
@@ -236,9 +150,9 @@ pub(super) fn panels_over_rows<
 
 /// What all tiles of a panel share.
 #[derive(Clone, Copy)]
-struct Panel<'a> {
+struct Weights<'a> {
     /// Bias, then a row per input.
-    weights: &'a [f32],
+    packed: &'a [f32],
     patches: Patches<'a>,
     clamp: Clamp<f32>,
     /// Where each vector is in an output pixel.
@@ -256,7 +170,7 @@ struct At {
     first: usize,
 }
 
-impl Panel<'_> {
+impl Weights<'_> {
     /// Tiles of `MOST` rows, then of 4, 2 or 1, which may repeat rows of the one before: the output is the same, and
     /// tiles of every size would be twice the code.
     fn over_rows<S: Simd, V: SimdFloat<S, Element = f32>, const MOST: usize, const VECTORS: usize>(
@@ -325,7 +239,7 @@ impl Panel<'_> {
         let (width, patches) = (VECTORS * V::LEN, self.patches);
         let from_step = if STEP == 0 { patches.step } else { STEP };
         let step = |step: usize| if STEP == 0 { step } else { BLOCK };
-        let (bias, mut weights) = self.weights.split_at(width);
+        let (bias, mut weights) = self.packed.split_at(width);
         let mut sums = [[V::splat(simd, 0.0); VECTORS]; ROWS];
         unroll!(v < VECTORS, 3, {
             let bias = V::from_slice(simd, &bias[v * V::LEN..][..V::LEN]);

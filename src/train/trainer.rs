@@ -194,9 +194,19 @@ impl<T: Element, L: Layer<T>, O: Optimizer<T>> Trainer<T, L, O> {
     fn step_with(
         &mut self,
         images: &Tensor<T>,
-        loss_of: impl FnOnce(&CrossEntropy, &Tensor<T>) -> Result<(f64, Tensor<T>)>,
+        loss_of: impl FnOnce(&CrossEntropy, &Tensor<T>) -> Result<(f64, Tensor<T>)> + Send,
     ) -> Result<f64> {
         self.check()?;
+        // On one of the runtime's threads from the first layer to the last: the others stay awake between them.
+        let runtime = self.tape.runtime().clone();
+        runtime.install(|| self.step_here(images, loss_of))
+    }
+
+    fn step_here(
+        &mut self,
+        images: &Tensor<T>,
+        loss_of: impl FnOnce(&CrossEntropy, &Tensor<T>) -> Result<(f64, Tensor<T>)>,
+    ) -> Result<f64> {
         if self.accumulated == 0 {
             self.net.zero_gradients();
         }

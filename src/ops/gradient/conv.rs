@@ -12,7 +12,7 @@ use ndarray::ArrayView4;
 use super::super::Epilogue;
 use super::super::conv::conv2d_into;
 use super::super::lazy::{GradientSums, Lazy, Moments, apply, mask, moments as moments_of};
-use super::product::{Product, outer, transposed};
+use super::product::{Product, outer};
 use super::{Backward, Part, applied, combined, gather, zeroed};
 use crate::kernels::{BLOCK, columns};
 use crate::shape::Conv2dGeometry;
@@ -74,70 +74,64 @@ pub fn conv_backward<T: Element>(
     let size = GroupSize { depth: geometry.taps() * (inputs / groups), outputs: outputs / groups };
     let pitch = size.outputs.next_multiple_of(BLOCK);
     let [input_len, output_len] = [geometry.input_pixels() * inputs, geometry.output_pixels() * outputs];
-    // The weight of each group as a matrix of its own, turned.
-    let turned = |group| transposed(&size.matrix(weight, group, outputs), [size.depth, size.outputs]);
-    let turned: Vec<_> = if d_input.is_some() { (0..groups).map(turned).collect() } else { Vec::new() };
-    let products: Vec<_> =
-        turned.iter().map(|turned| Product::new(turned, None, [size.outputs, size.depth], runtime)).collect();
+    let matrices: Vec<_> = (0..groups).map(|group| size.matrix(weight, group, outputs)).collect();
+    let product = |matrix| Product::transposed(matrix, [size.depth, size.outputs], runtime);
+    let products: Vec<_> = matrices.iter().filter(|_| d_input.is_some()).map(|matrix| product(matrix)).collect();
 
     let tasks = images.clamp(1, MOST_TASKS);
     let per_task = images.div_ceil(tasks);
     let [weight_len, bias_len] = [d_weight.is_some(), d_bias.is_some()].map(usize::from);
     let mut d_inputs = d_input.as_mut().map(|map| map.as_mut_slice().chunks_mut(per_task * input_len));
     let level = runtime.simd_level();
-    runtime.scratch(|parts: &mut Vec<Part<T>>| {
-        let parts = Part::some(parts, images.div_ceil(per_task));
-        let work: Vec<_> =
-            parts.iter_mut().map(|part| (part, d_inputs.as_mut().and_then(Iterator::next))).enumerate().collect();
-        runtime.for_each(work, |scratch: &mut [Vec<T>; 5], (task, (part, mut d_input))| {
-            part.start([weight_len * groups * size.depth * pitch, bias_len * outputs, 0]);
-            let [whole, gradients, group_gradients, patches, d_patches] = scratch;
-            if let Some(d_input) = &mut d_input {
-                d_input.fill(T::zero());
-            }
-            for image in task * per_task..images.min((task + 1) * per_task) {
-                let map = applied(level, input, [image * input_len, input_len], whole);
-                let rows = (PIECE / (geometry.output[1] * size.depth)).clamp(1, geometry.output[0]);
-                for first in (0..geometry.output[0]).step_by(rows) {
-                    let rows = rows.min(geometry.output[0] - first);
-                    let pixels = rows * geometry.output[1];
-                    let start = image * output_len + first * geometry.output[1] * outputs;
-                    let dense_pitch = if groups == 1 { pitch } else { outputs };
-                    let gradient = combined(level, d_output, [start, pixels * outputs], dense_pitch, gradients);
-                    if bias_len > 0 {
-                        let mut sums = vec![T::zero(); outputs];
-                        columns::sum(level, gradient, dense_pitch, &mut sums);
-                        part.d_bias.iter_mut().zip(sums).for_each(|(to, from)| *to += Element::to_f64(from));
+    let mut parts = runtime.scratch::<Vec<Part<T>>>();
+    let parts = Part::some(&mut parts, images.div_ceil(per_task));
+    let work: Vec<_> =
+        parts.iter_mut().map(|part| (part, d_inputs.as_mut().and_then(Iterator::next))).enumerate().collect();
+    runtime.for_each(work, |scratch: &mut [Vec<T>; 5], (task, (part, mut d_input))| {
+        part.start([weight_len * groups * size.depth * pitch, bias_len * outputs, 0]);
+        let [whole, gradients, group_gradients, patches, d_patches] = scratch;
+        if let Some(d_input) = &mut d_input {
+            d_input.fill(T::zero());
+        }
+        for image in task * per_task..images.min((task + 1) * per_task) {
+            let map = applied(level, input, [image * input_len, input_len], whole);
+            let rows = (PIECE / (geometry.output[1] * size.depth)).clamp(1, geometry.output[0]);
+            for first in (0..geometry.output[0]).step_by(rows) {
+                let rows = rows.min(geometry.output[0] - first);
+                let pixels = rows * geometry.output[1];
+                let start = image * output_len + first * geometry.output[1] * outputs;
+                let dense_pitch = if groups == 1 { pitch } else { outputs };
+                let gradient = combined(level, d_output, [start, pixels * outputs], dense_pitch, gradients);
+                if bias_len > 0 {
+                    let mut sums = vec![T::zero(); outputs];
+                    columns::sum(level, gradient, dense_pitch, &mut sums);
+                    part.d_bias.iter_mut().zip(sums).for_each(|(to, from)| *to += Element::to_f64(from));
+                }
+                for group in 0..groups {
+                    let gradient =
+                        if groups == 1 { gradient } else { size.columns(gradient, group, outputs, group_gradients) };
+                    let at = Piece { geometry, inputs, group_inputs: inputs / groups, group, first };
+                    if weight_len > 0 {
+                        zeroed(patches, pixels * size.depth);
+                        at.gather(map, patches);
+                        let d_weight = &mut part.d_weight[group * size.depth * pitch..][..size.depth * pitch];
+                        outer(level, (patches, size.depth), (gradient, size.outputs), d_weight);
                     }
-                    for group in 0..groups {
-                        let gradient = if groups == 1 {
-                            gradient
-                        } else {
-                            size.columns(gradient, group, outputs, group_gradients)
-                        };
-                        let at = Piece { geometry, inputs, group_inputs: inputs / groups, group, first };
-                        if weight_len > 0 {
-                            zeroed(patches, pixels * size.depth);
-                            at.gather(map, patches);
-                            let d_weight = &mut part.d_weight[group * size.depth * pitch..][..size.depth * pitch];
-                            outer(level, (patches, size.depth), (gradient, size.outputs), d_weight);
-                        }
-                        if let (Some(d_input), Some(product)) = (&mut d_input, products.get(group)) {
-                            zeroed(d_patches, pixels * size.depth);
-                            product.rows(gradient, pitch, d_patches);
-                            at.scatter(d_patches, &mut d_input[(image - task * per_task) * input_len..][..input_len]);
-                        }
+                    if let (Some(d_input), Some(product)) = (&mut d_input, products.get(group)) {
+                        zeroed(d_patches, pixels * size.depth);
+                        product.rows(gradient, pitch, d_patches);
+                        at.scatter(d_patches, &mut d_input[(image - task * per_task) * input_len..][..input_len]);
                     }
                 }
             }
-        });
-        gather(parts, [1; 2], None, None, d_bias);
-        if let Some(d_weight) = d_weight {
-            for part in parts {
-                size.add(&part.d_weight, pitch, d_weight, outputs);
-            }
         }
     });
+    gather(parts, [1; 2], None, None, d_bias);
+    if let Some(d_weight) = d_weight {
+        for part in parts {
+            size.add(&part.d_weight, pitch, d_weight, outputs);
+        }
+    }
     match (d_input, input.affine) {
         (Some(d_input), Some(affine)) => mask(input, affine, d_input, runtime).map(Some),
         _ => Ok(None),

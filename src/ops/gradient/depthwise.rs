@@ -215,31 +215,30 @@ pub fn depthwise_backward<T: Element>(
     apply(input, &mut values, runtime)?;
     let [weight_len, bias_len] = [d_weight.is_some(), d_bias.is_some()].map(usize::from);
     let mut d_inputs = d_input.as_mut().map(|map| map.as_mut_slice().chunks_exact_mut(input_len));
-    runtime.scratch(|parts: &mut Vec<Part<T>>| {
-        let parts = Part::some(parts, gradient.as_slice().len() / output_len);
-        let images: Vec<_> =
-            parts.iter_mut().map(|part| (part, d_inputs.as_mut().and_then(Iterator::next))).enumerate().collect();
-        runtime.for_each(images, |(): &mut (), (image, (part, d_input))| {
-            part.start([weight_len * weight.len(), bias_len * outputs, inputs]);
-            let gradient = &gradient.as_slice()[image * output_len..][..output_len];
-            let d_output = Pixels::dense(gradient, geometry.output, outputs);
-            if weight_len > 0 {
-                let input = Pixels::dense(&values.as_slice()[image * input_len..], geometry.input, inputs);
-                reference::depthwise_weight_gradient(geometry, input, d_output, &mut part.d_weight);
+    let mut parts = runtime.scratch::<Vec<Part<T>>>();
+    let parts = Part::some(&mut parts, gradient.as_slice().len() / output_len);
+    let images: Vec<_> =
+        parts.iter_mut().map(|part| (part, d_inputs.as_mut().and_then(Iterator::next))).enumerate().collect();
+    runtime.for_each(images, |(): &mut (), (image, (part, d_input))| {
+        part.start([weight_len * weight.len(), bias_len * outputs, inputs]);
+        let gradient = &gradient.as_slice()[image * output_len..][..output_len];
+        let d_output = Pixels::dense(gradient, geometry.output, outputs);
+        if weight_len > 0 {
+            let input = Pixels::dense(&values.as_slice()[image * input_len..], geometry.input, inputs);
+            reference::depthwise_weight_gradient(geometry, input, d_output, &mut part.d_weight);
+        }
+        if bias_len > 0 {
+            for (at, value) in gradient.iter().enumerate() {
+                part.d_bias[at % outputs] += Element::to_f64(*value);
             }
-            if bias_len > 0 {
-                for (at, value) in gradient.iter().enumerate() {
-                    part.d_bias[at % outputs] += Element::to_f64(*value);
-                }
-            }
-            if let Some(d_input) = d_input {
-                d_input.fill(T::zero());
-                let mut d_input = PixelsMut::dense(d_input, geometry.input, inputs);
-                reference::depthwise_input_gradient(geometry, d_output, weight, &mut d_input);
-            }
-        });
-        gather(parts, [weight.len(); 2], None, d_weight, d_bias);
+        }
+        if let Some(d_input) = d_input {
+            d_input.fill(T::zero());
+            let mut d_input = PixelsMut::dense(d_input, geometry.input, inputs);
+            reference::depthwise_input_gradient(geometry, d_output, weight, &mut d_input);
+        }
     });
+    gather(parts, [weight.len(); 2], None, d_weight, d_bias);
     match (d_input, input.affine) {
         (Some(d_input), Some(affine)) => mask(input, affine, d_input, runtime).map(Some),
         _ => Ok(None),
@@ -291,18 +290,17 @@ fn planes_backward<T: Element>(g: &Conv2dGeometry, work: Backward<'_, T>, runtim
     let affine = input.affine.filter(|_| d_input.is_some());
     let mut d_inputs =
         d_input.map(|map| T::as_f32_mut(map.as_mut_slice()).expect("f32 as the weight").chunks_exact_mut(input_len));
-    runtime.scratch(|parts: &mut Vec<Part<T>>| {
-        let parts = Part::some(parts, planes.d_output.len() / output_len);
-        let work: Vec<_> =
-            parts.iter_mut().map(|part| (part, d_inputs.as_mut().and_then(Iterator::next))).enumerate().collect();
-        runtime.for_each(work, |scratch: &mut BackwardScratch, (image, (part, d_input))| {
-            part.start([weight_len * g.taps() * pitch, bias_len * channels, channels]);
-            let Part { d_weight, d_bias, sums } = part;
-            let d_weight = T::as_f32_mut(d_weight).expect("f32 as the weight");
-            planes.image(image, scratch, ImageGradients { d_weight, pitch, d_bias, d_input, sums });
-        });
-        gather(parts, [channels, pitch], affine, d_weight, d_bias)
-    })
+    let mut parts = runtime.scratch::<Vec<Part<T>>>();
+    let parts = Part::some(&mut parts, planes.d_output.len() / output_len);
+    let work: Vec<_> =
+        parts.iter_mut().map(|part| (part, d_inputs.as_mut().and_then(Iterator::next))).enumerate().collect();
+    runtime.for_each(work, |scratch: &mut BackwardScratch, (image, (part, d_input))| {
+        part.start([weight_len * g.taps() * pitch, bias_len * channels, channels]);
+        let Part { d_weight, d_bias, sums } = part;
+        let d_weight = T::as_f32_mut(d_weight).expect("f32 as the weight");
+        planes.image(image, scratch, ImageGradients { d_weight, pitch, d_bias, d_input, sums });
+    });
+    gather(parts, [channels, pitch], affine, d_weight, d_bias)
 }
 
 /// Of a strip: the input and the gradient of the output, with the padding's zeros; the gradient of the input, and each

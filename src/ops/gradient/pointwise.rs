@@ -7,7 +7,7 @@ use alloc::vec;
 use alloc::vec::Vec;
 
 use super::super::lazy::{GradientSums, Lazy, Moments};
-use super::product::{Product, outer, transposed};
+use super::product::{Product, outer};
 use super::{Backward, Part, applied, check_forward, combined, gather, masked};
 use crate::kernels::{BLOCK, TILES, columns};
 use crate::{Element, Error, Result, Runtime, Tensor};
@@ -88,40 +88,38 @@ pub fn pointwise_backward<T: Element>(work: Backward<'_, T>, runtime: &Runtime) 
     let tasks = (pixels / TASK).clamp(1, MOST_TASKS);
     let per_task = pixels.div_ceil(tasks);
 
-    let turned = if d_input.is_some() { transposed(weight, [inputs, outputs]) } else { Vec::new() };
-    let product = d_input.is_some().then(|| Product::new(&turned, None, [outputs, inputs], runtime));
+    let product = d_input.is_some().then(|| Product::transposed(weight, [inputs, outputs], runtime));
     let [weight_len, bias_len] = [d_weight.is_some(), d_bias.is_some()].map(usize::from);
     let affine = input.affine.filter(|_| d_input.is_some());
     let mut d_inputs = d_input.map(|map| map.as_mut_slice().chunks_mut(per_task * inputs));
-    runtime.scratch(|parts: &mut Vec<Part<T>>| {
-        let parts = Part::some(parts, pixels.div_ceil(per_task));
-        let work: Vec<_> =
-            parts.iter_mut().map(|part| (part, d_inputs.as_mut().and_then(Iterator::next))).enumerate().collect();
-        runtime.for_each(work, |scratch: &mut [Vec<T>; 2], (task, (part, mut d_input))| {
-            part.start([weight_len * inputs * pitch, bias_len * outputs, inputs]);
-            let [inputs_scratch, outputs_scratch] = scratch;
-            let end = pixels.min((task + 1) * per_task);
-            let mut first = task * per_task;
-            while first < end {
-                let count = rows.min(end - first);
-                let gradient = combined(level, d_output, [first * outputs, count * outputs], pitch, outputs_scratch);
-                if weight_len > 0 {
-                    let input = applied(level, input, [first * inputs, count * inputs], inputs_scratch);
-                    outer(level, (input, inputs), (gradient, outputs), &mut part.d_weight);
-                }
-                if bias_len > 0 {
-                    let mut sums = vec![T::zero(); outputs];
-                    columns::sum(level, gradient, pitch, &mut sums);
-                    part.d_bias.iter_mut().zip(sums).for_each(|(to, from)| *to += Element::to_f64(from));
-                }
-                if let (Some(d_input), Some(product)) = (&mut d_input, &product) {
-                    let d_input = &mut d_input[(first - task * per_task) * inputs..][..count * inputs];
-                    product.rows(gradient, pitch, d_input);
-                    masked(level, input, first * inputs, d_input, &mut part.sums);
-                }
-                first += count;
+    let mut parts = runtime.scratch::<Vec<Part<T>>>();
+    let parts = Part::some(&mut parts, pixels.div_ceil(per_task));
+    let work: Vec<_> =
+        parts.iter_mut().map(|part| (part, d_inputs.as_mut().and_then(Iterator::next))).enumerate().collect();
+    runtime.for_each(work, |scratch: &mut [Vec<T>; 2], (task, (part, mut d_input))| {
+        part.start([weight_len * inputs * pitch, bias_len * outputs, inputs]);
+        let [inputs_scratch, outputs_scratch] = scratch;
+        let end = pixels.min((task + 1) * per_task);
+        let mut first = task * per_task;
+        while first < end {
+            let count = rows.min(end - first);
+            let gradient = combined(level, d_output, [first * outputs, count * outputs], pitch, outputs_scratch);
+            if weight_len > 0 {
+                let input = applied(level, input, [first * inputs, count * inputs], inputs_scratch);
+                outer(level, (input, inputs), (gradient, outputs), &mut part.d_weight);
             }
-        });
-        Ok(gather(parts, [outputs, pitch], affine, d_weight, d_bias))
-    })
+            if bias_len > 0 {
+                let mut sums = vec![T::zero(); outputs];
+                columns::sum(level, gradient, pitch, &mut sums);
+                part.d_bias.iter_mut().zip(sums).for_each(|(to, from)| *to += Element::to_f64(from));
+            }
+            if let (Some(d_input), Some(product)) = (&mut d_input, &product) {
+                let d_input = &mut d_input[(first - task * per_task) * inputs..][..count * inputs];
+                product.rows(gradient, pitch, d_input);
+                masked(level, input, first * inputs, d_input, &mut part.sums);
+            }
+            first += count;
+        }
+    });
+    Ok(gather(parts, [outputs, pitch], affine, d_weight, d_bias))
 }

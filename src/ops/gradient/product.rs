@@ -1,50 +1,79 @@
 //! Matrix products of training: SIMD kernels for `f32`, matrixmultiply for `f64`.
 
-use alloc::vec;
 use alloc::vec::Vec;
 
 use ndarray::linalg::general_mat_mul;
 use ndarray::{ArrayView2, ArrayViewMut2, ShapeBuilder};
 
-use crate::kernels::{self, Clamp, PackedWeights, Pixels, PixelsMut, SimdLevel};
+use crate::kernels::{self, Clamp, PackedWeights, Panel, Pixels, PixelsMut, SimdLevel};
+use crate::scratch::Lent;
 use crate::{Element, Runtime};
+
+/// Elements of a weight that are worth packing on all threads.
+const LARGE: usize = 32 * 1024;
+
+/// Memory of packed weights.
+#[derive(Default)]
+struct Packed(Vec<f32>);
 
 /// A weight `[K, N]` packed for products with many rows.
 pub(super) struct Product<'a, T> {
     level: SimdLevel,
-    size: [usize; 2],
-    weight: &'a [T],
+    weight: ArrayView2<'a, T>,
     bias: Option<&'a [T]>,
-    packed: Vec<f32>,
+    packed: Lent<'a, Packed>,
 }
 
 impl<'a, T: Element> Product<'a, T> {
-    pub(super) fn new(weight: &'a [T], bias: Option<&'a [T]>, size: [usize; 2], runtime: &Runtime) -> Self {
-        let ([inputs, outputs], level) = (size, runtime.simd_level());
-        let mut packed = Vec::new();
-        if let Some(weight) = T::as_f32(weight) {
-            packed = vec![0.0; PackedWeights::len(level, inputs, outputs)];
-            let weight = Pixels::dense(weight, [1, inputs], outputs);
-            let _ = PackedWeights::pack(level, weight, bias.and_then(T::as_f32), &mut packed);
+    /// Of a weight `[K, N]`.
+    pub(super) fn new(weight: &'a [T], bias: Option<&'a [T]>, size: [usize; 2], runtime: &'a Runtime) -> Self {
+        let pixels = T::as_f32(weight).map(|weight| Pixels::dense(weight, [1, size[0]], size[1]));
+        let view = ArrayView2::from_shape(size, weight).expect("the weight's size");
+        let bias_f32 = bias.and_then(T::as_f32);
+        Self::pack(view, bias, runtime, pixels.map(|weight| move |panel: Panel<'_>| panel.pack(weight, bias_f32)))
+    }
+
+    /// Of a weight `[N, K]`.
+    pub(super) fn transposed(weight: &'a [T], size: [usize; 2], runtime: &'a Runtime) -> Self {
+        let pixels = T::as_f32(weight).map(|weight| Pixels::dense(weight, [1, size[0]], size[1]));
+        let view = ArrayView2::from_shape(size, weight).expect("the weight's size").reversed_axes();
+        Self::pack(view, None, runtime, pixels.map(|weight| move |panel: Panel<'_>| panel.pack_transposed(weight)))
+    }
+
+    fn pack(
+        weight: ArrayView2<'a, T>,
+        bias: Option<&'a [T]>,
+        runtime: &'a Runtime,
+        pack: Option<impl Fn(Panel<'_>) + Sync + Send>,
+    ) -> Self {
+        let ([inputs, outputs], level) = ([weight.nrows(), weight.ncols()], runtime.simd_level());
+        let mut packed = runtime.scratch::<Packed>();
+        if let Some(pack) = pack {
+            packed.0.resize(PackedWeights::len(level, inputs, outputs), 0.0);
+            let panels = PackedWeights::panels(level, inputs, outputs, &mut packed.0);
+            if weight.len() < LARGE {
+                panels.for_each(pack);
+            } else {
+                runtime.for_each(panels.collect(), |(): &mut (), panel| pack(panel));
+            }
         }
-        Self { level, size, weight, bias, packed }
+        Self { level, weight, bias, packed }
     }
 
     /// `output[m, n] = bias[n] + sum over k of input[m, k] * weight[k, n]`, for inputs `pitch` elements apart.
     pub(super) fn rows(&self, input: &[T], pitch: usize, output: &mut [T]) {
-        let [inputs, outputs] = self.size;
+        let [inputs, outputs] = [self.weight.nrows(), self.weight.ncols()];
         let count = output.len() / outputs;
         if let (Some(input), Some(output)) = (T::as_f32(input), T::as_f32_mut(output)) {
-            let weights = PackedWeights::from_packed(self.level, inputs, outputs, &self.packed);
+            let weights = PackedWeights::from_packed(self.level, inputs, outputs, &self.packed.0);
             let input = Pixels::new(input, [1, count], inputs, pitch);
             let mut output = PixelsMut::dense(output, [1, count], outputs);
             kernels::pointwise(&weights, input, None, Clamp::none(), &mut output);
             return;
         }
         let input = ArrayView2::from_shape((count, inputs).strides((pitch, 1)), input).expect("rows of the pitch");
-        let weight = ArrayView2::from_shape((inputs, outputs), self.weight).expect("the weight's size");
         let mut output = ArrayViewMut2::from_shape((count, outputs), output).expect("whole rows");
-        general_mat_mul(T::one(), &input, &weight, T::zero(), &mut output);
+        general_mat_mul(T::one(), &input, &self.weight, T::zero(), &mut output);
         if let Some(bias) = self.bias {
             for mut row in output.rows_mut() {
                 row.iter_mut().zip(bias).for_each(|(output, bias)| *output += *bias);
@@ -72,18 +101,4 @@ pub(super) fn outer<T: Element>(
     };
     let gradient = Pixels::new(by, [1, count], outputs, pitch);
     kernels::outer(level, Pixels::dense(from, [1, count], inputs), gradient, to);
-}
-
-/// The weight `[K, N]` as `[N, K]`, in tiles whose lines stay in the first-level cache.
-pub(super) fn transposed<T: Element>(weight: &[T], [inputs, outputs]: [usize; 2]) -> Vec<T> {
-    const TILE: usize = 16;
-    let mut turned = vec![T::zero(); weight.len()];
-    for first in (0..inputs).step_by(TILE) {
-        let rows = TILE.min(inputs - first);
-        for n in 0..outputs {
-            let column = weight[first * outputs + n..].iter().step_by(outputs);
-            turned[n * inputs + first..][..rows].iter_mut().zip(column).for_each(|(to, from)| *to = *from);
-        }
-    }
-    turned
 }

@@ -101,7 +101,9 @@ impl Band {
         let fresh = rows.start + kept.cast_signed()..rows.end;
         let new = fresh.start.clamp(0, height.cast_signed())..fresh.end.clamp(0, height.cast_signed());
         for block in self.data.chunks_exact_mut(most * width) {
-            block.copy_within(moved * width..(moved + kept) * width, 0);
+            if kept > 0 {
+                block.copy_within(moved * width..(moved + kept) * width, 0);
+            }
             for row in fresh.clone().filter(|row| !new.contains(row)) {
                 block[(row - rows.start).cast_unsigned() * width..][..width].fill([0.0; BLOCK]);
             }
