@@ -13,7 +13,7 @@ use super::columns::Affine;
 use super::{BLOCK, Clamp, SimdLevel};
 
 /// Most channels of a [`GroupOf`].
-pub const GROUP: usize = 4 * BLOCK;
+pub const GROUP: usize = 16 * BLOCK;
 
 /// Vectors that a pass takes through the map at a time, if there are as many.
 const VECTORS: usize = 4;
@@ -61,25 +61,28 @@ macro_rules! with_vector {
 }
 pub(super) use with_vector;
 
-/// Calls `$pass.part::<S, V, N>(simd, first, ..)` for all of the group's channels: [`VECTORS`] vectors of them at a time,
-/// then those of one block.
+/// Calls `$pass.part::<S, V, N>(simd, y, first, ..)` for all rows and all of the group's channels: [`VECTORS`] vectors of
+/// them at a time, then those of one block.
 macro_rules! each_part {
     ($pass:ident.part($simd:ident, $argument:expr)) => {
         $simd.vectorize(
             #[inline(always)]
             || {
-                let (lanes, mut first) = ($pass.group.lanes, 0);
-                while first < lanes {
-                    if lanes - first >= VECTORS * V::LEN {
-                        $pass.part::<S, V, VECTORS>($simd, first, $argument);
-                        first += VECTORS * V::LEN;
-                    } else {
-                        match V::LEN {
-                            16 => $pass.part::<S, V, 1>($simd, first, $argument),
-                            8 => $pass.part::<S, V, 2>($simd, first, $argument),
-                            _ => $pass.part::<S, V, 4>($simd, first, $argument),
+                let lanes = $pass.group.lanes;
+                for y in 0..$pass.group.size[0] {
+                    let mut first = 0;
+                    while first < lanes {
+                        if lanes - first >= VECTORS * V::LEN {
+                            $pass.part::<S, V, VECTORS>($simd, [y, first], $argument);
+                            first += VECTORS * V::LEN;
+                        } else {
+                            match V::LEN {
+                                16 => $pass.part::<S, V, 1>($simd, [y, first], $argument),
+                                8 => $pass.part::<S, V, 2>($simd, [y, first], $argument),
+                                _ => $pass.part::<S, V, 4>($simd, [y, first], $argument),
+                            }
+                            first += BLOCK;
                         }
-                        first += BLOCK;
                     }
                 }
             },
@@ -155,23 +158,21 @@ pub fn fill_plane(
         fn part<S: Simd, V: SimdFloat<S, Element = f32>, const N: usize>(
             &self,
             simd: S,
-            first: usize,
+            [y, first]: [usize; 2],
             plane: &mut [[f32; BLOCK]],
         ) {
             let (low, high) = (V::splat(simd, self.clamp.low), V::splat(simd, self.clamp.high));
             let scale: [V; N] = vectors(simd, &self.affine[0][first..]);
             let shift: [V; N] = vectors(simd, &self.affine[1][first..]);
             let mut copy = [0.0; GROUP];
-            for y in 0..self.group.size[0] {
-                for x in 0..self.group.size[1] {
-                    let at = self.group.in_map([y, x], first, N * V::LEN);
-                    let from = pixel(self.map, at, N * V::LEN, &mut copy);
-                    unroll!(v < N, 5, {
-                        let value = V::from_slice(simd, &from[v * V::LEN..][..V::LEN]).mul_add(scale[v], shift[v]);
-                        let to = &mut plane[self.group.in_plane([y, x], first + v * V::LEN)];
-                        high.min(low.max(value)).store_slice(&mut to[v * V::LEN % BLOCK..][..V::LEN]);
-                    });
-                }
+            for x in 0..self.group.size[1] {
+                let at = self.group.in_map([y, x], first, N * V::LEN);
+                let from = pixel(self.map, at, N * V::LEN, &mut copy);
+                unroll!(v < N, 5, {
+                    let value = V::from_slice(simd, &from[v * V::LEN..][..V::LEN]).mul_add(scale[v], shift[v]);
+                    let to = &mut plane[self.group.in_plane([y, x], first + v * V::LEN)];
+                    high.min(low.max(value)).store_slice(&mut to[v * V::LEN % BLOCK..][..V::LEN]);
+                });
             }
         }
     }
@@ -211,23 +212,21 @@ pub fn combine_plane(
         fn part<S: Simd, V: SimdFloat<S, Element = f32>, const N: usize>(
             &self,
             simd: S,
-            first: usize,
+            [y, first]: [usize; 2],
             plane: &mut [[f32; BLOCK]],
         ) {
             let [a, b, c]: [[V; N]; 3] = self.constants.each_ref().map(|values| vectors(simd, &values[first..]));
             let (mut copy, mut other) = ([0.0; GROUP], [0.0; GROUP]);
-            for y in 0..self.group.size[0] {
-                for x in 0..self.group.size[1] {
-                    let at = self.group.in_map([y, x], first, N * V::LEN);
-                    let gradient = pixel(self.gradient, at, N * V::LEN, &mut copy);
-                    let input = pixel(self.input, at, N * V::LEN, &mut other);
-                    unroll!(v < N, 5, {
-                        let load = |pixel: &[f32]| V::from_slice(simd, &pixel[v * V::LEN..][..V::LEN]);
-                        let value = load(gradient).mul_add(a[v], load(input).mul_add(b[v], c[v]));
-                        let to = &mut plane[self.group.in_plane([y, x], first + v * V::LEN)];
-                        value.store_slice(&mut to[v * V::LEN % BLOCK..][..V::LEN]);
-                    });
-                }
+            for x in 0..self.group.size[1] {
+                let at = self.group.in_map([y, x], first, N * V::LEN);
+                let gradient = pixel(self.gradient, at, N * V::LEN, &mut copy);
+                let input = pixel(self.input, at, N * V::LEN, &mut other);
+                unroll!(v < N, 5, {
+                    let load = |pixel: &[f32]| V::from_slice(simd, &pixel[v * V::LEN..][..V::LEN]);
+                    let value = load(gradient).mul_add(a[v], load(input).mul_add(b[v], c[v]));
+                    let to = &mut plane[self.group.in_plane([y, x], first + v * V::LEN)];
+                    value.store_slice(&mut to[v * V::LEN % BLOCK..][..V::LEN]);
+                });
             }
         }
     }
@@ -271,34 +270,32 @@ pub fn mask_plane(
         fn part<S: Simd, V: SimdFloat<S, Element = f32>, const N: usize>(
             &self,
             simd: S,
-            first: usize,
+            [y, first]: [usize; 2],
             (gradient, sums): (&mut [f32], &mut [[f32; GROUP]; 2]),
         ) {
             let (low, high) = (V::splat(simd, self.clamp.low), V::splat(simd, self.clamp.high));
             let zero = V::splat(simd, 0.0);
             let [scale, shift, center]: [[V; N]; 3] =
                 self.constants.each_ref().map(|values| vectors(simd, &values[first..]));
-            let (mut sum, mut spread) = ([zero; N], [zero; N]);
+            let [mut sum, mut spread]: [[V; N]; 2] = sums.each_ref().map(|values| vectors(simd, &values[first..]));
             let (mut copy, mut made) = ([0.0; GROUP], [0.0; GROUP]);
-            for y in 0..self.group.size[0] {
-                for x in 0..self.group.size[1] {
-                    let (at, count) = self.group.in_map([y, x], first, N * V::LEN);
-                    let input = pixel(self.input, (at, count), N * V::LEN, &mut copy);
-                    let whole = count == N * V::LEN;
-                    let to = if whole { &mut gradient[at..][..N * V::LEN] } else { &mut made[..N * V::LEN] };
-                    unroll!(v < N, 5, {
-                        let input = V::from_slice(simd, &input[v * V::LEN..][..V::LEN]);
-                        let plane = &self.plane[self.group.in_plane([y, x], first + v * V::LEN)];
-                        let plane = V::from_slice(simd, &plane[v * V::LEN % BLOCK..][..V::LEN]);
-                        let value = input.mul_add(scale[v], shift[v]);
-                        let passed = (value.simd_gt(low) & value.simd_lt(high)).select(plane, zero);
-                        sum[v] += passed;
-                        spread[v] = passed.mul_add(input - center[v], spread[v]);
-                        passed.store_slice(&mut to[v * V::LEN..][..V::LEN]);
-                    });
-                    if !whole {
-                        gradient[at..][..count].copy_from_slice(&made[..count]);
-                    }
+            for x in 0..self.group.size[1] {
+                let (at, count) = self.group.in_map([y, x], first, N * V::LEN);
+                let input = pixel(self.input, (at, count), N * V::LEN, &mut copy);
+                let whole = count == N * V::LEN;
+                let to = if whole { &mut gradient[at..][..N * V::LEN] } else { &mut made[..N * V::LEN] };
+                unroll!(v < N, 5, {
+                    let input = V::from_slice(simd, &input[v * V::LEN..][..V::LEN]);
+                    let plane = &self.plane[self.group.in_plane([y, x], first + v * V::LEN)];
+                    let plane = V::from_slice(simd, &plane[v * V::LEN % BLOCK..][..V::LEN]);
+                    let value = input.mul_add(scale[v], shift[v]);
+                    let passed = (value.simd_gt(low) & value.simd_lt(high)).select(plane, zero);
+                    sum[v] += passed;
+                    spread[v] = passed.mul_add(input - center[v], spread[v]);
+                    passed.store_slice(&mut to[v * V::LEN..][..V::LEN]);
+                });
+                if !whole {
+                    gradient[at..][..count].copy_from_slice(&made[..count]);
                 }
             }
             unroll!(v < N, 5, {
@@ -334,24 +331,22 @@ pub fn spread_plane(level: SimdLevel, group: GroupOf, plane: &[[f32; BLOCK]], ma
         fn part<S: Simd, V: SimdFloat<S, Element = f32>, const N: usize>(
             &self,
             simd: S,
-            first: usize,
+            [y, first]: [usize; 2],
             map: &mut [f32],
         ) {
-            for y in 0..self.group.size[0] {
-                for x in 0..self.group.size[1] {
-                    let (at, count) = self.group.in_map([y, x], first, N * V::LEN);
-                    if count < N * V::LEN {
-                        let from = &self.plane[self.group.in_plane([y, x], first)];
-                        map[at..][..count].copy_from_slice(&from[..count]);
-                        continue;
-                    }
-                    let to = &mut map[at..][..N * V::LEN];
-                    unroll!(v < N, 5, {
-                        let from = &self.plane[self.group.in_plane([y, x], first + v * V::LEN)];
-                        let value = V::from_slice(simd, &from[v * V::LEN % BLOCK..][..V::LEN]);
-                        value.store_slice(&mut to[v * V::LEN..][..V::LEN]);
-                    });
+            for x in 0..self.group.size[1] {
+                let (at, count) = self.group.in_map([y, x], first, N * V::LEN);
+                if count < N * V::LEN {
+                    let from = &self.plane[self.group.in_plane([y, x], first)];
+                    map[at..][..count].copy_from_slice(&from[..count]);
+                    continue;
                 }
+                let to = &mut map[at..][..N * V::LEN];
+                unroll!(v < N, 5, {
+                    let from = &self.plane[self.group.in_plane([y, x], first + v * V::LEN)];
+                    let value = V::from_slice(simd, &from[v * V::LEN % BLOCK..][..V::LEN]);
+                    value.store_slice(&mut to[v * V::LEN..][..V::LEN]);
+                });
             }
         }
     }

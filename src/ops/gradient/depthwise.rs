@@ -11,11 +11,10 @@ use core::ops::Range;
 use super::super::lazy::{
     Affine, GradientSums, Lazy, LazyGradient, Moments, apply, combine, mask, moments as moments_of,
 };
-use super::strip::{Band, finished_rows, groups, halo, input_rows, strip_geometry, strips};
+use super::strip::{Band, finished_rows, group_blocks, groups, halo, input_rows, strip_geometry, strips};
 use super::{Backward, Part, check_forward, gather, zeroed};
 use crate::kernels::{
-    self, BLOCK, Clamp, GROUP, GroupOf, MOST_TAPS, PackedDepthwise, PaddedRows, Pixels, PixelsMut, Strides, columns,
-    reference,
+    self, BLOCK, Clamp, GroupOf, MOST_TAPS, PackedDepthwise, PaddedRows, Pixels, PixelsMut, Strides, columns, reference,
 };
 use crate::shape::Conv2dGeometry;
 use crate::{Element, Error, Result, Runtime, Tensor};
@@ -117,7 +116,7 @@ impl Forward<'_> {
         let mut packed = vec![0.0; PackedDepthwise::len(g.taps(), channels)];
         let _ = PackedDepthwise::pack_blocked(g.taps(), channels, self.weight, self.bias, &mut packed);
         // Mean and squares of each image's strips.
-        let (images, strips_len) = (output.len() / output_len, strips(g).len() * 2 * channels);
+        let (images, strips_len) = (output.len() / output_len, strips(g, channels).len() * 2 * channels);
         let mut parts = vec![0.0; if moments.is_some() { images * strips_len } else { 0 }];
         let mut part = parts.chunks_exact_mut(strips_len);
         let work: Vec<_> =
@@ -127,7 +126,7 @@ impl Forward<'_> {
         });
         let Some(moments) = moments else { return };
         for part in parts.chunks_exact(strips_len) {
-            for (strip, part) in strips(g).zip(part.chunks_exact(2 * channels)) {
+            for (strip, part) in strips(g, channels).zip(part.chunks_exact(2 * channels)) {
                 let (mean, squares) = part.split_at(channels);
                 moments.merge(strip.len() * g.output[1], mean, squares);
             }
@@ -145,14 +144,14 @@ impl Forward<'_> {
         let (g, channels, level) = (self.geometry, self.channels, self.runtime.simd_level());
         let affine = self.affine.as_ref().map(Affine::lend);
         let ForwardScratch { input, output: made } = scratch;
-        let most = strips(g).next().unwrap_or_default();
-        input.size(input_rows(g, &most).len(), [g.before[1], g.padded_width()]);
+        let most = strips(g, channels).next().unwrap_or_default();
+        input.size(group_blocks(channels), input_rows(g, &most).len(), [g.before[1], g.padded_width()]);
         let block_len = most.len() * g.output[1];
-        zeroed(made, GROUP / BLOCK * block_len);
+        zeroed(made, group_blocks(channels) * block_len);
         for (first, lanes) in groups(channels) {
             input.restart();
             let of_map = GroupOf { size: g.input, channels, first, lanes, row: 0, block: 0 };
-            for (index, strip) in strips(g).enumerate() {
+            for (index, strip) in strips(g, channels).enumerate() {
                 let rows = input_rows(g, &strip);
                 input.advance(rows.clone(), of_map, |group, rows, plane| {
                     let map = &map[rows.start * g.input[1] * channels..];
@@ -327,16 +326,16 @@ impl Planes<'_> {
         let (g, channels, level) = (self.geometry, self.channels, self.runtime.simd_level());
         let BackwardScratch { input, d_output, d_input: d_plane, d_weight } = scratch;
         let [left, right] = kernels::gradient_border(g);
-        let most = strips(g).next().unwrap_or_default();
+        let most = strips(g, channels).next().unwrap_or_default();
         let halo = halo(g);
-        input.size(input_rows(g, &most).len(), [g.before[1], g.padded_width()]);
-        d_output.size(halo + most.len(), [left, left + g.output[1] + right]);
+        input.size(group_blocks(channels), input_rows(g, &most).len(), [g.before[1], g.padded_width()]);
+        d_output.size(group_blocks(channels), halo + most.len(), [left, left + g.output[1] + right]);
         for (first, lanes) in groups(channels) {
             input.restart();
             d_output.restart();
-            zeroed(d_weight, GROUP / BLOCK * g.taps());
+            zeroed(d_weight, group_blocks(channels) * g.taps());
             let of_input = GroupOf { size: g.input, channels, first, lanes, row: 0, block: 0 };
-            for strip in strips(g) {
+            for strip in strips(g, channels) {
                 let rows = strip.start.cast_signed() - halo.cast_signed()..strip.end.cast_signed();
                 let of_output = GroupOf { size: g.output, ..of_input };
                 d_output.advance(rows, of_output, |group, rows, plane| self.fill_gradient(image, group, rows, plane));
@@ -367,8 +366,8 @@ impl Planes<'_> {
                 if let Some(d_input) = gradients.d_input.as_deref_mut().filter(|_| !finished.is_empty()) {
                     let geometry = strip_geometry(g, &strip, &finished);
                     let block_len = geometry.input_pixels();
-                    if d_plane.len() < GROUP / BLOCK * block_len {
-                        d_plane.resize(GROUP / BLOCK * block_len, [0.0; BLOCK]);
+                    if d_plane.len() < group_blocks(channels) * block_len {
+                        d_plane.resize(group_blocks(channels) * block_len, [0.0; BLOCK]);
                     }
                     let blocks = d_plane.chunks_exact_mut(block_len).take(lanes.div_ceil(BLOCK)).enumerate();
                     for (block, d_plane) in blocks {

@@ -9,6 +9,11 @@ use core::ops::Range;
 use crate::kernels::{BLOCK, GROUP, GroupOf, Plane};
 use crate::shape::Conv2dGeometry;
 
+/// Most blocks of a group of so many channels.
+pub(super) fn group_blocks(channels: usize) -> usize {
+    channels.min(GROUP).div_ceil(BLOCK)
+}
+
 /// Elements of a strip's planes: 512 KiB, half of a second-level cache.
 const STRIP: usize = 128 * 1024;
 
@@ -17,9 +22,9 @@ pub(super) fn groups(channels: usize) -> impl Iterator<Item = (usize, usize)> {
     (0..channels).step_by(GROUP).map(move |first| (first, GROUP.min(channels - first)))
 }
 
-/// The strips of a convolution, each with its range of output rows.
-pub(super) fn strips(g: &Conv2dGeometry) -> impl ExactSizeIterator<Item = Range<usize>> {
-    let row = (2 * g.stride[0] * g.padded_width() + g.output[1]) * GROUP;
+/// The strips of a convolution over maps of so many channels, each with its range of output rows.
+pub(super) fn strips(g: &Conv2dGeometry, channels: usize) -> impl ExactSizeIterator<Item = Range<usize>> + use<> {
+    let row = (2 * g.stride[0] * g.padded_width() + g.output[1]) * channels.next_multiple_of(BLOCK).min(GROUP);
     let (rows, height) = ((STRIP / row.max(1)).max(1), g.output[0]);
     (0..height.div_ceil(rows)).map(move |strip| strip * rows..height.min((strip + 1) * rows))
 }
@@ -72,11 +77,11 @@ pub(super) struct Band {
 }
 
 impl Band {
-    /// Makes it hold up to `most` rows of `width` pixels, `left` of them to the left of the map.
-    pub(super) fn size(&mut self, most: usize, [left, width]: [usize; 2]) {
+    /// Makes it hold up to `most` rows of `width` pixels, `left` of them to the left of the map, in so many blocks.
+    pub(super) fn size(&mut self, blocks: usize, most: usize, [left, width]: [usize; 2]) {
         (self.most, self.left, self.width) = (most, left, width);
         self.data.clear();
-        self.data.resize(GROUP / BLOCK * most * width, [0.0; BLOCK]);
+        self.data.resize(blocks * most * width, [0.0; BLOCK]);
         self.restart();
     }
 
@@ -138,8 +143,8 @@ mod tests {
             let window = Window::new(kernel, Padding::Symmetric(padding)).stride(stride).dilation(dilation);
             let g = window.over([301, 130]).unwrap();
             let mut next = [0, 0];
-            assert!(strips(&g).len() > 1);
-            for strip in strips(&g) {
+            assert!(strips(&g, 64).len() > 1);
+            for strip in strips(&g, 64) {
                 let finished = finished_rows(&g, &strip);
                 assert_eq!([strip.start, finished.start], next);
                 next = [strip.end, finished.end];
