@@ -89,35 +89,47 @@ pub fn apply<T: Element>(level: SimdLevel, affine: Affine<'_, T>, input: &[T], o
 
 /// Mean of each channel and its sum of squared distances from it: `squares[c] = sum of (x - mean[c])^2`.
 ///
-/// Two passes, because `sum of x^2 - n mean^2` loses everything when the mean is large.
+/// In one pass over distances from the first pixel, which lies where the others do: `sum of x^2 - n mean^2` would lose
+/// everything where the mean is large.
 ///
 /// # Panics
 ///
-/// If the outputs differ in length.
+/// If the outputs differ in length or there is no pixel.
 pub fn moments<T: Element>(level: SimdLevel, input: &[T], mean: &mut [T], squares: &mut [T]) {
     #[inline(always)]
-    fn run<T: Element>(input: &[T], mean: &[T], squares: &mut [T]) {
-        for input in input.chunks(squares.len()) {
-            for ((sum, &x), &mean) in squares.iter_mut().zip(input).zip(mean) {
-                let distance = x - mean;
-                *sum += distance * distance;
+    fn run<T: Element>(input: &[T], center: &[T], sums: &mut [T], squares: &mut [T]) {
+        let len = center.len();
+        for input in input.chunks(len) {
+            let len = input.len();
+            let sums = sums[..len].iter_mut().zip(&mut squares[..len]);
+            for ((&x, &center), (sum, square)) in input.iter().zip(&center[..len]).zip(sums) {
+                let distance = x - center;
+                *sum += distance;
+                *square += distance * distance;
             }
         }
     }
     let channels = mean.len();
     assert_eq!(channels, squares.len(), "outputs differ");
-    sum(level, input, channels, mean);
-    let count = T::from_f64((input.len() / channels) as f64);
-    for mean in mean.iter_mut() {
-        *mean = *mean / count;
-    }
+    let center = &input[..channels];
     if channels <= NARROW {
-        let (mean, mut sums) = (Repeated::new(mean), Repeated([T::zero(); LONG]));
-        at_level!(level, run(input, &mean.0, &mut sums.0[..group(channels)]));
-        sums.fold(squares);
+        let len = group(channels);
+        let center = Repeated::new(center);
+        let mut parts = [Repeated([T::zero(); LONG]), Repeated([T::zero(); LONG])];
+        let [sums, squares_of] = &mut parts;
+        at_level!(level, run(input, &center.0[..len], &mut sums.0[..len], &mut squares_of.0[..len]));
+        parts[0].fold(mean);
+        parts[1].fold(squares);
     } else {
+        mean.fill(T::zero());
         squares.fill(T::zero());
-        at_level!(level, run(input, mean, squares));
+        at_level!(level, run(input, center, mean, squares));
+    }
+    let count = T::from_f64((input.len() / channels) as f64);
+    for ((mean, squares), &center) in mean.iter_mut().zip(squares).zip(center) {
+        let distance = *mean / count;
+        *squares = (*squares - *mean * distance).max(T::zero());
+        *mean = center + distance;
     }
 }
 

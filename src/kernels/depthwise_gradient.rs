@@ -170,7 +170,9 @@ impl InputGradient<'_> {
         columns: &Taps,
         d_input: &mut [[f32; BLOCK]],
     ) {
-        let count = d_input.len().div_ceil(self.geometry.stride[1]);
+        let g = self.geometry;
+        let is_three = (g.kernel[1], g.stride[1], g.dilation[1]) == (3, 1, 1);
+        let count = d_input.len().div_ceil(g.stride[1]);
         let mut x = 0;
         while x < count {
             // The last tile may repeat pixels of the one before.
@@ -183,6 +185,8 @@ impl InputGradient<'_> {
             x = x.min(count - tile);
             for channel in (0..BLOCK).step_by(V::LEN) {
                 match tile {
+                    8 if is_three => self.tile_of_three::<S, V, 8>(simd, rows, [x, channel], d_input),
+                    7 if is_three => self.tile_of_three::<S, V, 7>(simd, rows, [x, channel], d_input),
                     8 => self.tile::<S, V, 8>(simd, rows, columns, [x, channel], d_input),
                     7 => self.tile::<S, V, 7>(simd, rows, columns, [x, channel], d_input),
                     4 => self.tile::<S, V, 4>(simd, rows, columns, [x, channel], d_input),
@@ -215,6 +219,40 @@ impl InputGradient<'_> {
         let stride = self.geometry.stride[1];
         let d_input = &mut d_input[x * stride..][..=(PIXELS - 1) * stride];
         unroll!(o < PIXELS, 8, { sums[o].store_slice(&mut d_input[o * stride][channel..][..V::LEN]) });
+    }
+}
+
+impl InputGradient<'_> {
+    /// As [`InputGradient::tile`] for rows of three taps without stride or dilation: each output is loaded once for all of
+    /// them, with their weights in registers.
+    #[inline(always)]
+    fn tile_of_three<S: Simd, V: SimdFloat<S, Element = f32>, const PIXELS: usize>(
+        &self,
+        simd: S,
+        rows: &Taps,
+        [x, channel]: [usize; 2],
+        d_input: &mut [[f32; BLOCK]],
+    ) {
+        let load = |pixel: &[f32; BLOCK]| V::from_slice(simd, &pixel[channel..][..V::LEN]);
+        let mut sums = [V::splat(simd, 0.0); PIXELS];
+        // Where the last tap finds the first pixel's output.
+        let first = (x + self.geometry.before[1]).cast_signed() - 2;
+        for (i, row) in rows.iter() {
+            let taps = &self.weight[i * 3..][..3];
+            let mut weights = [sums[0]; 3];
+            unroll!(j < 3, 3, { weights[j] = load(&taps[j]) });
+            let outputs = &self.d_output.from([row, first])[..PIXELS + 2];
+            unroll!(column < PIXELS + 2, 14, {
+                let output = load(&outputs[column]);
+                unroll!(j < 3, 3, {
+                    if column + j >= 2 && column + j - 2 < PIXELS {
+                        sums[column + j - 2] = output.mul_add(weights[j], sums[column + j - 2]);
+                    }
+                });
+            });
+        }
+        let d_input = &mut d_input[x..][..PIXELS];
+        unroll!(o < PIXELS, 8, { sums[o].store_slice(&mut d_input[o][channel..][..V::LEN]) });
     }
 }
 

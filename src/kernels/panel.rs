@@ -105,8 +105,10 @@ impl Panel<'_> {
                 let channel = panels.channel(vector + v);
                 let columns = panels.lanes.min(panels.outputs - channel);
                 row[columns..].fill(0.0);
-                match from {
-                    Some(from) => row[..columns].copy_from_slice(&from[channel..][..columns]),
+                match from.map(|from| &from[channel..][..columns]) {
+                    // Of a length that the compiler knows: without a call.
+                    Some(from) if columns == 16 => row[..16].copy_from_slice(&from[..16]),
+                    Some(from) => row[..columns].copy_from_slice(from),
                     None => row[..columns].fill(0.0),
                 }
             }

@@ -323,78 +323,100 @@ struct ImageGradients<'a> {
 
 impl Planes<'_> {
     fn image(&self, image: usize, scratch: &mut BackwardScratch, mut gradients: ImageGradients<'_>) {
-        let (g, channels, level) = (self.geometry, self.channels, self.runtime.simd_level());
-        let BackwardScratch { input, d_output, d_input: d_plane, d_weight } = scratch;
+        let (g, channels, blocks) = (self.geometry, self.channels, group_blocks(self.channels));
         let [left, right] = kernels::gradient_border(g);
-        let most = strips(g, channels).next().unwrap_or_default();
-        let halo = halo(g);
-        input.size(group_blocks(channels), input_rows(g, &most).len(), [g.before[1], g.padded_width()]);
-        d_output.size(group_blocks(channels), halo + most.len(), [left, left + g.output[1] + right]);
+        let (most, halo) = (strips(g, channels).next().unwrap_or_default(), halo(g));
+        scratch.input.size(blocks, input_rows(g, &most).len(), [g.before[1], g.padded_width()]);
+        scratch.d_output.size(blocks, halo + most.len(), [left, left + g.output[1] + right]);
         for (first, lanes) in groups(channels) {
-            input.restart();
-            d_output.restart();
-            zeroed(d_weight, group_blocks(channels) * g.taps());
+            scratch.input.restart();
+            scratch.d_output.restart();
+            zeroed(&mut scratch.d_weight, blocks * g.taps());
             let of_input = GroupOf { size: g.input, channels, first, lanes, row: 0, block: 0 };
             for strip in strips(g, channels) {
                 let rows = strip.start.cast_signed() - halo.cast_signed()..strip.end.cast_signed();
                 let of_output = GroupOf { size: g.output, ..of_input };
-                d_output.advance(rows, of_output, |group, rows, plane| self.fill_gradient(image, group, rows, plane));
+                scratch.d_output.advance(rows, of_output, |group, rows, plane| {
+                    self.fill_gradient(image, group, rows, plane);
+                });
                 if !gradients.d_weight.is_empty() {
-                    input.advance(input_rows(g, &strip), of_input, |group, rows, plane| {
-                        let map = &self.input[(image * g.input[0] + rows.start) * g.input[1] * channels..];
-                        kernels::fill_plane(level, group, self.affine.as_ref().map(Affine::lend), map, plane);
-                    });
-                    // All rows are there, those of the padding too.
-                    let output = [strip.len(), g.output[1]];
-                    let geometry = Conv2dGeometry { output, before: [0, g.before[1]], ..*g };
-                    for (block, sums) in d_weight.chunks_exact_mut(g.taps()).take(lanes.div_ceil(BLOCK)).enumerate() {
-                        let planes = [input.plane(block, 0), d_output.plane(block, halo)];
-                        kernels::depthwise_weight_gradient(level, &geometry, planes[0], planes[1], sums);
-                    }
+                    self.weight_gradient(image, of_input, &strip, scratch);
                 }
                 if !gradients.d_bias.is_empty() {
-                    for first_of_block in (first..first + lanes).step_by(BLOCK) {
-                        let plane = d_output.plane((first_of_block - first) / BLOCK, 0);
-                        let rows = &plane.data[halo * plane.width..][..strip.len() * plane.width];
-                        let mut sums = [0.0; BLOCK];
-                        columns::sum(level, rows.as_flattened(), BLOCK, &mut sums);
-                        let d_bias = gradients.d_bias[first_of_block..].iter_mut();
-                        d_bias.zip(sums).for_each(|(to, from)| *to += f64::from(from));
-                    }
+                    self.bias_gradient(of_output, &strip, &scratch.d_output, gradients.d_bias);
                 }
-                let finished = finished_rows(g, &strip);
-                if let Some(d_input) = gradients.d_input.as_deref_mut().filter(|_| !finished.is_empty()) {
-                    let geometry = strip_geometry(g, &strip, &finished);
-                    let block_len = geometry.input_pixels();
-                    if d_plane.len() < group_blocks(channels) * block_len {
-                        d_plane.resize(group_blocks(channels) * block_len, [0.0; BLOCK]);
-                    }
-                    let blocks = d_plane.chunks_exact_mut(block_len).take(lanes.div_ceil(BLOCK)).enumerate();
-                    for (block, d_plane) in blocks {
-                        let weight = &self.weight[(first / BLOCK + block) * g.taps()..][..g.taps()];
-                        let d_output = d_output.plane(block, halo);
-                        kernels::depthwise_input_gradient(level, &geometry, d_output, weight, d_plane);
-                    }
-                    let group = GroupOf { size: geometry.input, row: g.input[1], block: block_len, ..of_input };
-                    let start = finished.start * g.input[1] * channels;
-                    let d_input = &mut d_input[start..];
-                    if let Some(affine) = &self.affine {
-                        let input = &self.input[image * g.input_pixels() * channels + start..];
-                        let maps = (&**d_plane, input);
-                        let part = kernels::mask_plane(level, group, affine.lend(), &affine.center, maps, d_input);
-                        gradients.sums.add(first, [&part[0][..lanes], &part[1][..lanes]]);
-                    } else {
-                        kernels::spread_plane(level, group, d_plane, d_input);
-                    }
+                if let Some(d_input) = gradients.d_input.as_deref_mut() {
+                    self.input_gradient(image, of_input, &strip, scratch, (d_input, gradients.sums));
                 }
             }
-            let blocks = (first..first + lanes).step_by(BLOCK).zip(d_weight.chunks_exact(g.taps()));
+            let blocks = (first..first + lanes).step_by(BLOCK).zip(scratch.d_weight.chunks_exact(g.taps()));
             for (first, sums) in blocks {
                 for (to, from) in gradients.d_weight.chunks_exact_mut(gradients.pitch).zip(sums) {
                     to[first..][..BLOCK].copy_from_slice(from);
                 }
             }
         }
+    }
+
+    fn weight_gradient(&self, image: usize, group: GroupOf, strip: &Range<usize>, scratch: &mut BackwardScratch) {
+        let (g, level) = (self.geometry, self.runtime.simd_level());
+        scratch.input.advance(input_rows(g, strip), group, |group, rows, plane| {
+            let map = &self.input[(image * g.input[0] + rows.start) * g.input[1] * self.channels..];
+            kernels::fill_plane(level, group, self.affine.as_ref().map(Affine::lend), map, plane);
+        });
+        // All rows are there, those of the padding too.
+        let geometry = Conv2dGeometry { output: [strip.len(), g.output[1]], before: [0, g.before[1]], ..*g };
+        let blocks = scratch.d_weight.chunks_exact_mut(g.taps()).take(group.lanes.div_ceil(BLOCK)).enumerate();
+        for (block, sums) in blocks {
+            let [input, d_output] = [scratch.input.plane(block, 0), scratch.d_output.plane(block, halo(g))];
+            kernels::depthwise_weight_gradient(level, &geometry, input, d_output, sums);
+        }
+    }
+
+    fn bias_gradient(&self, group: GroupOf, strip: &Range<usize>, d_output: &Band, d_bias: &mut [f64]) {
+        for block in 0..group.lanes.div_ceil(BLOCK) {
+            let plane = d_output.plane(block, 0);
+            let rows = &plane.data[halo(self.geometry) * plane.width..][..strip.len() * plane.width];
+            let mut sums = [0.0; BLOCK];
+            columns::sum(self.runtime.simd_level(), rows.as_flattened(), BLOCK, &mut sums);
+            let d_bias = d_bias[group.first + block * BLOCK..].iter_mut();
+            d_bias.zip(sums).for_each(|(to, from)| *to += f64::from(from));
+        }
+    }
+
+    fn input_gradient(
+        &self,
+        image: usize,
+        group: GroupOf,
+        strip: &Range<usize>,
+        scratch: &mut BackwardScratch,
+        (d_input, sums): (&mut [f32], &mut GradientSums),
+    ) {
+        let (g, level) = (self.geometry, self.runtime.simd_level());
+        let finished = finished_rows(g, strip);
+        if finished.is_empty() {
+            return;
+        }
+        let geometry = strip_geometry(g, strip, &finished);
+        let (block_len, blocks) = (geometry.input_pixels(), group.lanes.div_ceil(BLOCK));
+        let BackwardScratch { d_output, d_input: plane, .. } = scratch;
+        if plane.len() < blocks * block_len {
+            plane.resize(blocks * block_len, [0.0; BLOCK]);
+        }
+        for (block, plane) in plane.chunks_exact_mut(block_len).take(blocks).enumerate() {
+            let weight = &self.weight[(group.first / BLOCK + block) * g.taps()..][..g.taps()];
+            kernels::depthwise_input_gradient(level, &geometry, d_output.plane(block, halo(g)), weight, plane);
+        }
+        let group = GroupOf { size: geometry.input, row: g.input[1], block: block_len, ..group };
+        let start = finished.start * g.input[1] * self.channels;
+        let d_input = &mut d_input[start..];
+        let Some(affine) = &self.affine else {
+            kernels::spread_plane(level, group, plane, d_input);
+            return;
+        };
+        let input = &self.input[image * g.input_pixels() * self.channels + start..];
+        let part = kernels::mask_plane(level, group, affine.lend(), &affine.center, (plane, input), d_input);
+        sums.add(group.first, part.each_ref().map(|values| &values[..group.lanes]));
     }
 
     fn fill_gradient(&self, image: usize, group: GroupOf, rows: Range<usize>, plane: &mut [[f32; BLOCK]]) {
