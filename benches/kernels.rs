@@ -7,14 +7,11 @@
 mod shapes;
 
 use std::hint::black_box;
-use std::time::{Duration, Instant};
 
 use fearless_simd::prelude::*;
 use fearless_simd::{Level, Simd, dispatch};
 use mobilenet::SimdLevel;
-
-/// Time spent on each kernel.
-const BUDGET: Duration = Duration::from_millis(100);
+use shapes::median;
 
 /// Turns of the loop of multiply-adds, and sums in each: more than are in flight at once.
 const TURNS: usize = 100_000;
@@ -58,19 +55,6 @@ fn measure(call: shapes::Call, level: SimdLevel, peak: f64) -> [f64; 2] {
         100.0 * limit / time
     );
     [time, limit]
-}
-
-fn median(mut run: impl FnMut()) -> f64 {
-    run();
-    let mut times = Vec::new();
-    let begin = Instant::now();
-    while begin.elapsed() < BUDGET || times.len() < 5 {
-        let begin = Instant::now();
-        run();
-        times.push(begin.elapsed().as_secs_f64());
-    }
-    times.sort_by(f64::total_cmp);
-    times[times.len() / 2]
 }
 
 /// Floating-point operations a second of independent multiply-adds in registers.

@@ -1,7 +1,9 @@
 //! The kernel calls of the published networks at 224x224, in the layouts that the engine gives them, each ready to run on
 //! any SIMD level.
+#![allow(dead_code, reason = "each bench uses a part")]
 
 use std::fmt;
+use std::time::{Duration, Instant};
 
 use mobilenet::kernels::{
     BLOCK, Clamp, Group, PackedDepthwise, PackedWeights, PaddedRows, Pixels, PixelsMut, Strides, conv,
@@ -10,6 +12,23 @@ use mobilenet::kernels::{
 use mobilenet::models::{MOBILENET_V1_STAGES, MOBILENET_V2_STAGES};
 use mobilenet::source::Rounding;
 use mobilenet::{Padding, SimdLevel, Window};
+
+/// Time spent on each kernel.
+const BUDGET: Duration = Duration::from_millis(100);
+
+/// Seconds that a run takes, in the middle of as many as fit.
+pub(crate) fn median(mut run: impl FnMut()) -> f64 {
+    run();
+    let mut times = Vec::new();
+    let begin = Instant::now();
+    while begin.elapsed() < BUDGET || times.len() < 5 {
+        let begin = Instant::now();
+        run();
+        times.push(begin.elapsed().as_secs_f64());
+    }
+    times.sort_by(f64::total_cmp);
+    times[times.len() / 2]
+}
 
 /// A kernel call with its weights packed and its maps in place: runs once.
 pub(crate) type Run = Box<dyn FnMut()>;

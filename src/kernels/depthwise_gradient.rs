@@ -5,9 +5,12 @@
 //!
 //! 1. The gradient by the input gathers: an input pixel sums the outputs it took part in, in registers, eight pixels at a
 //!    time, and is written once. With a stride, neighbouring inputs belong to different taps; those `stride` apart share
-//!    theirs, so each *phase* of a row is a small convolution of its own, and no product with a zero is computed.
+//!    theirs, so each *phase* of a row is a small convolution of its own, and no product with a zero is computed. Rows of
+//!    three taps, all that a MobileNet has, load each output once for all of its taps, at stride 2 for both phases.
 //! 2. The gradient by the weight keeps all taps of a 3x3 kernel (or those of a row of another kernel) in registers while
 //!    a row of outputs passes by.
+
+use core::ops::Range;
 
 #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
 use fearless_simd::f32x8;
@@ -122,6 +125,20 @@ impl Taps {
     }
 }
 
+/// Taps of a row of inputs whose outputs are there, counted from the row that `taps` are of.
+struct Rows<'t> {
+    taps: &'t Taps,
+    held: Range<usize>,
+    step: isize,
+}
+
+impl Rows<'_> {
+    #[inline(always)]
+    fn iter(&self) -> impl Iterator<Item = (usize, isize)> {
+        self.held.clone().map(|at| (self.taps.tap[at], self.taps.output[at] + self.step))
+    }
+}
+
 struct InputGradient<'a> {
     geometry: &'a Conv2dGeometry,
     d_output: Plane<'a>,
@@ -136,10 +153,17 @@ impl InputGradient<'_> {
             || {
                 let g = self.geometry;
                 let [phases, width] = [g.stride[0].min(g.input[0]), g.input[1]];
-                for (y, x) in (0..phases).flat_map(|y| (0..g.stride[1].min(width)).map(move |x| (y, x))) {
-                    let [rows, columns] = [Taps::of(g, 0, y), Taps::of(g, 1, x)];
+                let paired = if (g.kernel[1], g.stride[1], g.dilation[1]) == (3, 2, 1) { width & !1 } else { 0 };
+                for y in 0..phases {
+                    let taps = Taps::of(g, 0, y);
                     for (step, row) in d_input.chunks_exact_mut(width).skip(y).step_by(g.stride[0]).enumerate() {
-                        self.phase::<S, V>(simd, &self.held(&rows, step), &columns, &mut row[x..]);
+                        self.pairs::<S, V>(simd, &self.held(&taps, step), &mut row[..paired]);
+                    }
+                    for x in paired..width.min(paired + g.stride[1]) {
+                        let columns = Taps::of(g, 1, x);
+                        for (step, row) in d_input.chunks_exact_mut(width).skip(y).step_by(g.stride[0]).enumerate() {
+                            self.phase::<S, V>(simd, &self.held(&taps, step), &columns, &mut row[x..]);
+                        }
                     }
                 }
             },
@@ -148,17 +172,66 @@ impl InputGradient<'_> {
 
     /// The taps of the row `step` strides further down, without those whose outputs lie outside the plane: rows above the
     /// first output may be there too, of a piece of a map.
-    fn held(&self, rows: &Taps, step: usize) -> Taps {
-        let held = -self.d_output.before[0].cast_signed()..self.geometry.output[0].cast_signed();
-        let mut kept = Taps { count: 0, ..*rows };
-        for (tap, output) in rows.iter() {
-            let output = output + step.cast_signed();
-            if held.contains(&output) {
-                (kept.tap[kept.count], kept.output[kept.count]) = (tap, output);
-                kept.count += 1;
+    #[inline(always)]
+    fn held<'t>(&self, taps: &'t Taps, step: usize) -> Rows<'t> {
+        let step = step.cast_signed();
+        let held = -self.d_output.before[0].cast_signed() - step..self.geometry.output[0].cast_signed() - step;
+        // Outputs fall as taps rise.
+        let outputs = &taps.output[..taps.count];
+        let first = outputs.iter().take_while(|&&output| output >= held.end).count();
+        let count = outputs[first..].iter().take_while(|&&output| output >= held.start).count();
+        Rows { taps, held: first..first + count, step }
+    }
+
+    /// A row with three taps at stride 2, its pixels in pairs: one of a pair took part in two outputs, the other in one.
+    #[inline(always)]
+    fn pairs<S: Simd, V: SimdFloat<S, Element = f32>>(&self, simd: S, rows: &Rows<'_>, d_input: &mut [[f32; BLOCK]]) {
+        const MOST: usize = 4;
+        let (count, mut pair) = (d_input.len() / 2, 0);
+        while pair < count {
+            // The last tile may repeat pairs of the one before.
+            let tile = if count >= MOST { MOST } else { 1 };
+            pair = pair.min(count - tile);
+            for channel in (0..BLOCK).step_by(V::LEN) {
+                match tile {
+                    MOST => self.tile_of_pairs::<S, V, MOST>(simd, rows, [pair, channel], d_input),
+                    _ => self.tile_of_pairs::<S, V, 1>(simd, rows, [pair, channel], d_input),
+                }
             }
+            pair += tile;
         }
-        kept
+    }
+
+    /// One vector of `PAIRS` pairs.
+    #[inline(always)]
+    fn tile_of_pairs<S: Simd, V: SimdFloat<S, Element = f32>, const PAIRS: usize>(
+        &self,
+        simd: S,
+        rows: &Rows<'_>,
+        [pair, channel]: [usize; 2],
+        d_input: &mut [[f32; BLOCK]],
+    ) {
+        let load = |pixel: &[f32; BLOCK]| V::from_slice(simd, &pixel[channel..][..V::LEN]);
+        let before = self.geometry.before[1];
+        let (mut double, mut single) = ([V::splat(simd, 0.0); PAIRS], [V::splat(simd, 0.0); PAIRS]);
+        // The output that the last tap of the first double pixel is of.
+        let first = (pair + before.div_ceil(2)).cast_signed() - 1;
+        let double_at = before % 2;
+        let single_at = 1 - double_at;
+        for (i, row) in rows.iter() {
+            let taps = &self.weight[i * 3..][..3];
+            let (left, middle, right) = (load(&taps[0]), load(&taps[1]), load(&taps[2]));
+            let outputs = &self.d_output.from([row, first])[..=PAIRS];
+            unroll!(o < PAIRS, 5, {
+                double[o] = load(&outputs[o]).mul_add(right, load(&outputs[o + 1]).mul_add(left, double[o]));
+                single[o] = load(&outputs[o + single_at]).mul_add(middle, single[o]);
+            });
+        }
+        let d_input = &mut d_input[2 * pair..][..2 * PAIRS];
+        unroll!(o < PAIRS, 5, {
+            double[o].store_slice(&mut d_input[2 * o + double_at][channel..][..V::LEN]);
+            single[o].store_slice(&mut d_input[2 * o + single_at][channel..][..V::LEN]);
+        });
     }
 
     /// Every `stride`-th pixel of a row.
@@ -166,7 +239,7 @@ impl InputGradient<'_> {
     fn phase<S: Simd, V: SimdFloat<S, Element = f32>>(
         &self,
         simd: S,
-        rows: &Taps,
+        rows: &Rows<'_>,
         columns: &Taps,
         d_input: &mut [[f32; BLOCK]],
     ) {
@@ -202,7 +275,7 @@ impl InputGradient<'_> {
     fn tile<S: Simd, V: SimdFloat<S, Element = f32>, const PIXELS: usize>(
         &self,
         simd: S,
-        rows: &Taps,
+        rows: &Rows<'_>,
         columns: &Taps,
         [x, channel]: [usize; 2],
         d_input: &mut [[f32; BLOCK]],
@@ -229,7 +302,7 @@ impl InputGradient<'_> {
     fn tile_of_three<S: Simd, V: SimdFloat<S, Element = f32>, const PIXELS: usize>(
         &self,
         simd: S,
-        rows: &Taps,
+        rows: &Rows<'_>,
         [x, channel]: [usize; 2],
         d_input: &mut [[f32; BLOCK]],
     ) {
