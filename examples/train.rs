@@ -25,6 +25,9 @@ Trains a network from nothing; on generated images of coloured shapes unless tol
 /// Of each generated class.
 const IMAGES_PER_CLASS: usize = 400;
 
+/// Most pixels of a side of a generated image, which is resized to what the network takes.
+const MOST_SIDE: u32 = 128;
+
 /// Part of the images that is kept from training.
 const VALIDATION: f64 = 0.2;
 
@@ -57,7 +60,7 @@ fn run() -> Result<ExitCode> {
     let interrupt = Interrupt::listen()?;
     let images = match data {
         Some(folder) => ImageFolder::open(folder)?,
-        None => shapes(IMAGES_PER_CLASS, size, options.seed)?,
+        None => shapes(IMAGES_PER_CLASS, size.min(MOST_SIDE), options.seed)?,
     };
     let net = model.fresh(images.classes().len(), options.seed)?;
     let preprocess = Preprocess::of(net.source(), net.architecture()).size(size);

@@ -45,7 +45,6 @@ pub mod preprocess;
 #[cfg(feature = "pretrained")]
 pub mod pretrained;
 mod runtime;
-mod scratch;
 pub mod shape;
 pub mod source;
 mod tensor;

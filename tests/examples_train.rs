@@ -96,6 +96,13 @@ fn training_resumed_within_an_epoch_ends_with_the_same_bytes() {
     assert_eq!(rows.lines().filter(|row| !row.ends_with(",,")).count(), 1 + 4, "a validation after each epoch");
     assert!(fs::read_to_string(folder.join("parts/curve.svg")).unwrap().trim_end().ends_with("</svg>"));
     assert!(fs::read_dir(folder.join("parts")).unwrap().all(|file| file.unwrap().path().extension().unwrap() != "tmp"));
+    succeeded(train(folder, "parts", &["--steps", "2"]));
+    assert!(!folder.join("parts/weights.safetensors").exists(), "those of another run");
+    assert!(
+        folder.join("parts/checkpoint.old.safetensors").exists()
+            && !train(folder, "parts", &["--lr", "-1"]).status().unwrap().success()
+    );
+    assert_eq!(checkpoint(&folder.join("parts")).steps(), 2, "a refused run changes nothing");
 }
 
 #[cfg(unix)]

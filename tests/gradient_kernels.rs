@@ -1,7 +1,7 @@
 //! Gradients in `f32` on every SIMD level against `f64`, which runs plain loops and matrixmultiply; and that neither they
 //! nor a whole training step depend on the number of threads.
 
-use mobilenet::kernels::{Clamp, Pixels, outer, reference};
+use mobilenet::kernels::{Clamp, Pixels, columns, outer, reference};
 use mobilenet::layers::{Gradient, Layer, Signal, Tape};
 use mobilenet::ops::{Affine, Backward, GradientSums, Lazy, LazyGradient, Moments};
 use mobilenet::{Element, MobileNetV2, Padding, Runtime, SimdLevel, Tensor, Window, ops};
@@ -149,7 +149,7 @@ fn pointwise_gradients_match_at_awkward_sizes() {
 
 #[test]
 fn depthwise_gradients_match_at_awkward_sizes() {
-    for channels in [1, 8, 15, 16, 17, 24, 40, 63, 64, 65, 145] {
+    for channels in [1, 8, 15, 16, 17, 24, 40, 65, 257] {
         for (kernel, stride, dilation) in [(3, 1, 1), (3, 2, 1), (5, 2, 1), (1, 1, 1), (2, 3, 1), (3, 1, 2), (3, 2, 3)]
         {
             for padding in [Padding::Same, Padding::Symmetric(1), Padding::Symmetric(3)] {
@@ -165,6 +165,9 @@ fn depthwise_gradients_match_at_awkward_sizes() {
             check(Kind::Depthwise, [2, 45, 103, 20], 20, &window);
         }
     }
+    // Of more than one strip and more than one group of channels.
+    check(Kind::Depthwise, [1, 33, 34, 300], 300, &Window::new(3, Padding::Same));
+    check(Kind::Depthwise, [1, 33, 34, 300], 300, &Window::new(3, Padding::Symmetric(1)).stride(2));
     let window = Window::new(3, Padding::Same);
     check(Kind::Depthwise, [1, 1, 1, 32], 32, &window);
     check(Kind::Depthwise, [1, 2, 31, 16], 16, &window);
@@ -178,6 +181,33 @@ fn dense_gradients_match_at_awkward_sizes() {
     check(Kind::Dense { groups: 1 }, [1, 5, 6, 17], 9, &Window::new(3, Padding::Symmetric(1)).dilation(2));
     check(Kind::Dense { groups: 2 }, [2, 6, 5, 6], 10, &Window::new(2, Padding::VALID));
     check(Kind::Dense { groups: 1 }, [2, 5, 5, 4], 4, &Window::new(1, Padding::Symmetric(1)).stride(3));
+}
+
+/// The spread is far below the mean, or the first pixel far from all others.
+#[test]
+fn moments_lose_nothing_to_a_large_mean() {
+    for (channels, pixels) in [(1, 7), (16, 50), (40, 333), (65, 200)] {
+        for (offset, first) in [(1e4, 0.0), (0.0, 100.0)] {
+            let spread = values::<f32>(pixels * channels, 3);
+            let at = |index: usize| offset + if index < channels { first } else { 0.0 } + spread[index];
+            let map: Vec<f32> = (0..spread.len()).map(at).collect();
+            for level in SimdLevel::available() {
+                let (mut mean, mut squares) = (vec![0.0; channels], vec![0.0; channels]);
+                columns::moments(level, &map, &mut mean, &mut squares);
+                for c in 0..channels {
+                    let of_channel: Vec<_> = map[c..].iter().step_by(channels).copied().map(f64::from).collect();
+                    let expected = of_channel.iter().sum::<f64>() / pixels as f64;
+                    let sum = |power| of_channel.iter().map(|x| (x - of_channel[0]).abs().powi(power)).sum::<f64>();
+                    // Each addition may round by as much as the sum of all.
+                    let bound = |sum: f64| f64::from(f32::EPSILON) * pixels as f64 * sum;
+                    let error = (f64::from(mean[c]) - expected).abs();
+                    assert!(error <= bound(sum(1)) / pixels as f64 + f64::from(f32::EPSILON) * expected.abs());
+                    let expected = of_channel.iter().map(|x| (x - expected).powi(2)).sum::<f64>();
+                    assert!((f64::from(squares[c]) - expected).abs() <= 2.0 * bound(sum(2)));
+                }
+            }
+        }
+    }
 }
 
 #[test]

@@ -228,6 +228,18 @@ fn bad_steps_are_refused_and_change_nothing() {
     let error = trainer.step(&images, &[0, 1]).unwrap_err().to_string();
     assert!(error.contains("features.3.depthwise.weight") && error.contains("step 1"), "{error}");
     assert!(before == format!("{:?}", parameters(trainer.net())), "weights and running statistics are as before");
+    // Statistics that overflow: only those of the batch do, and the running ones are not kept.
+    let mut overflowing = net();
+    overflowing.visit_mut("", &mut |name, parameter| {
+        if name == "features.3.depthwise.weight" {
+            parameter.as_mut_slice().fill(1e38);
+        }
+    });
+    let mut trainer = Trainer::new(overflowing, Sgd::new(0.1), CrossEntropy::new());
+    let before = parameters(trainer.net());
+    let error = trainer.step(&images, &[0, 1]).unwrap_err().to_string();
+    assert!(error.contains("the batch statistics of features.3"), "{error}");
+    assert!(before == parameters(trainer.net()), "weights and running statistics are as before");
     let broken = Tensor::from_fn([2, 32, 32, 3], |_| f32::INFINITY).unwrap();
     let error = Trainer::new(net(), Sgd::new(0.1), CrossEntropy::new()).step(&broken, &[0, 1]).unwrap_err();
     assert!(error.to_string().contains("images"), "{error}");

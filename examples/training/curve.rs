@@ -2,8 +2,9 @@
 //!
 //! The rows tell where in its epoch a run is, so a resumed one reads them back; rows after the checkpoint come anew.
 
-use std::fmt::Write;
-use std::fs;
+use std::fmt::Write as _;
+use std::fs::{self, File};
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use mobilenet::train::Evaluation;
@@ -167,6 +168,8 @@ fn parse(line: &str, step: u64) -> Option<Point> {
 /// Writes a file beside its place, then gives it its name: whoever reads it finds all of it.
 pub(crate) fn replace(path: &Path, text: &str) -> Result<()> {
     let temporary = path.with_extension("tmp");
-    let written = fs::write(&temporary, text).and_then(|()| fs::rename(&temporary, path));
+    let written = File::create(&temporary)
+        .and_then(|mut file| file.write_all(text.as_bytes()).and_then(|()| file.sync_all()))
+        .and_then(|()| fs::rename(&temporary, path));
     Ok(written.map_err(|error| format!("{}: {error}", path.display()))?)
 }

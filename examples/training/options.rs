@@ -13,7 +13,7 @@ pub(crate) const OPTIONS_HELP: &str = "\
   --seed N             seed of everything that is drawn (default 7)
   --threads N          (default: all, at most 8)
   --steps N            stop after step N of the run, as Ctrl-C does
-  --out FOLDER         for weights, checkpoint and learning curve
+  --out FOLDER         for weights, checkpoint and learning curve; those of a run before get .old in their names
   --resume             go on from the checkpoint in that folder, if there is one
   --help               this text";
 

@@ -5,7 +5,7 @@
 
 use std::fmt;
 use std::fs;
-use std::io::{Write, stdout};
+use std::io::{ErrorKind, Write, stdout};
 use std::path::{Path, PathBuf};
 
 use indicatif::{ProgressBar, ProgressState, ProgressStyle};
@@ -59,6 +59,7 @@ impl Run {
 
         fs::create_dir_all(folder).map_err(|error| format!("{}: {error}", folder.display()))?;
         let (checkpoint, recipe) = (checkpoint_of(folder), folder.join("run.txt"));
+        trainer.check()?;
         let curve = if options.resume && checkpoint.exists() {
             let before = fs::read_to_string(&recipe).map_err(|error| format!("{}: {error}", recipe.display()))?;
             if before != description {
@@ -69,6 +70,9 @@ impl Run {
             writeln!(stdout(), "goes on after step {}", checkpoint.steps())?;
             Curve::read(folder, checkpoint.steps())?
         } else {
+            // A run before this one: its checkpoint is kept once more, its weights belong to other classes.
+            rename_if_there(&checkpoint, &folder.join("checkpoint.old.safetensors"))?;
+            rename_if_there(&folder.join("weights.safetensors"), &folder.join("weights.old.safetensors"))?;
             replace(&recipe, &description)?;
             Curve::new(folder)
         };
@@ -93,6 +97,7 @@ impl Run {
                 if interrupt.is_asked() || self.trainer.steps() >= self.limit {
                     bar.abandon();
                     self.save()?;
+                    self.report_skipped();
                     writeln!(stdout(), "stopped after step {}; --resume goes on from here", self.trainer.steps())?;
                     return Ok(None);
                 }
@@ -110,13 +115,17 @@ impl Run {
         }
         bar.finish_and_clear();
         self.trainer.net().state_dict().save(self.folder.join("weights.safetensors"))?;
-        for skipped in [&self.training, &self.validation].into_iter().flat_map(Loader::unreadable) {
-            eprintln!("skipped: {skipped}");
-        }
+        self.report_skipped();
         match evaluation {
             Some(evaluation) => Ok(Some(evaluation)),
             // The run was over when it was resumed.
             None => Ok(Some(self.trainer.evaluate(self.validation.epoch(0))?)),
+        }
+    }
+
+    fn report_skipped(&self) {
+        for skipped in [&self.training, &self.validation].into_iter().flat_map(Loader::unreadable) {
+            eprintln!("skipped: {skipped}");
         }
     }
 
@@ -154,11 +163,13 @@ fn describe(task: &Task, options: &Options) -> String {
     format!(
         "{}: {trained} of {all} parameters train\n\
          {} images in {} classes at {size} x {size}, {} more to validate\n\
-         {epochs} epochs in batches of {batch}, learning rate {learning_rate}, seed {seed}",
+         {epochs} epochs in batches of {batch}, learning rate {learning_rate}, seed {seed}\n\
+         classes: {}",
         task.net.kind(),
         task.training.len(),
         task.training.classes().len(),
         task.validation.len(),
+        task.training.classes().join(", "),
     )
 }
 
@@ -169,6 +180,14 @@ fn summary(evaluation: &Evaluation) -> String {
 fn message(loss: f64, validation: Option<Validation>) -> String {
     let accuracy = validation.map(|validation| format!(", accuracy {:.1} %", 100.0 * validation.accuracy));
     format!("loss {loss:.3}{}", accuracy.unwrap_or_default())
+}
+
+/// What is not there needs no other name.
+fn rename_if_there(from: &Path, to: &Path) -> Result<()> {
+    match fs::rename(from, to) {
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(format!("{}: {error}", from.display()).into()),
+        _ => Ok(()),
+    }
 }
 
 fn checkpoint_of(folder: &Path) -> PathBuf {

@@ -89,8 +89,8 @@ pub fn apply<T: Element>(level: SimdLevel, affine: Affine<'_, T>, input: &[T], o
 
 /// Mean of each channel and its sum of squared distances from it: `squares[c] = sum of (x - mean[c])^2`.
 ///
-/// In one pass over distances from the first pixel, which lies where the others do: `sum of x^2 - n mean^2` would lose
-/// everything where the mean is large.
+/// In one pass over distances from the first pixel: `sum of x^2 - n mean^2` would lose everything where the mean is large.
+/// One of `n` values is at most `sqrt(n - 1)` standard deviations from their mean, and seldom more than a few.
 ///
 /// # Panics
 ///
@@ -128,7 +128,9 @@ pub fn moments<T: Element>(level: SimdLevel, input: &[T], mean: &mut [T], square
     let count = T::from_f64((input.len() / channels) as f64);
     for ((mean, squares), &center) in mean.iter_mut().zip(squares).zip(center) {
         let distance = *mean / count;
-        *squares = (*squares - *mean * distance).max(T::zero());
+        let left = *squares - *mean * distance;
+        // Rounding may go below 0; what is not a number stays that.
+        *squares = if left < T::zero() { T::zero() } else { left };
         *mean = center + distance;
     }
 }

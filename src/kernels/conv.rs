@@ -59,7 +59,7 @@ pub fn conv(
     assert!(first_row + rows <= geometry.output[0], "rows beyond the output map");
     weights.check_layout(output);
     let scratch = &mut scratch[..conv_scratch_len(geometry, input.channels)];
-    let panels = weights.cut();
+    let panels = weights.layout();
     with_tile!(weights.level(), panels.lanes(), run(geometry, group, panels, input, clamp, first_row, output, scratch));
 }
 

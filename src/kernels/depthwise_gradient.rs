@@ -186,6 +186,7 @@ impl InputGradient<'_> {
     /// A row with three taps at stride 2, its pixels in pairs: one of a pair took part in two outputs, the other in one.
     #[inline(always)]
     fn pairs<S: Simd, V: SimdFloat<S, Element = f32>>(&self, simd: S, rows: &Rows<'_>, d_input: &mut [[f32; BLOCK]]) {
+        /// Eight sums, three weights and an output: 12 of 16 registers.
         const MOST: usize = 4;
         let (count, mut pair) = (d_input.len() / 2, 0);
         while pair < count {
@@ -293,9 +294,7 @@ impl InputGradient<'_> {
         let d_input = &mut d_input[x * stride..][..=(PIXELS - 1) * stride];
         unroll!(o < PIXELS, 8, { sums[o].store_slice(&mut d_input[o * stride][channel..][..V::LEN]) });
     }
-}
 
-impl InputGradient<'_> {
     /// As [`InputGradient::tile`] for rows of three taps without stride or dilation: each output is loaded once for all of
     /// them, with their weights in registers.
     #[inline(always)]

@@ -79,7 +79,7 @@ impl<'a> PackedWeights<'a> {
     /// # Panics
     ///
     /// If `packed` is shorter than [`PackedWeights::len`].
-    pub fn panels(
+    pub fn panels_mut(
         level: SimdLevel,
         inputs: usize,
         outputs: usize,
@@ -109,7 +109,7 @@ impl<'a> PackedWeights<'a> {
         Self { blocked: true, ..Self::from_packed(level, inputs, outputs, packed) }
     }
 
-    pub(super) fn cut(&self) -> Panels {
+    pub(super) fn layout(&self) -> Panels {
         Panels::of(self.level, self.outputs, self.blocked)
     }
 
@@ -158,7 +158,7 @@ pub fn pointwise(
         assert_eq!((residual.size, residual.channels), (output.size, output.channels), "residual does not fit");
     }
     weights.check_layout(output);
-    let panels = weights.cut();
+    let panels = weights.layout();
     with_tile!(weights.level, panels.lanes(), run(panels, weights.packed, input, residual, clamp, output));
 }
 

@@ -195,7 +195,7 @@ pub fn mask<T: Element>(
     }
     let mut parts = vec![T::zero(); values.len().div_ceil(len) * 2 * channels];
     let pieces = values.chunks(len).zip(gradient.as_mut_slice().chunks_mut(len)).zip(parts.chunks_mut(2 * channels));
-    runtime.for_each(pieces.collect(), |(): &mut (), ((input, gradient), part)| {
+    runtime.sweep(pieces.collect(), |(): &mut (), ((input, gradient), part)| {
         let (sum, spread) = part.split_at_mut(channels);
         columns::mask(level, affine.lend(), &affine.center, input, gradient, [sum, spread]);
     });

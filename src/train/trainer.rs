@@ -1,7 +1,7 @@
 //! A network, its optimizer and its loss, stepping together.
 //!
-//! A step is forward, loss, backward, and the optimizer's update; a step that would spoil the network (a loss that is not
-//! a number) is refused before it does, and the layer where it began is named.
+//! A step is forward, loss, backward, and the optimizer's update. Where the loss is not a number, the step is refused
+//! before it spoils the network, and the layer where it began is named.
 
 use alloc::boxed::Box;
 use alloc::format;
@@ -10,7 +10,7 @@ use core::fmt;
 
 use super::recalibrate::keeping_statistics;
 use super::{CrossEntropy, Ema, Evaluation, Optimizer, Schedule, clip_gradients};
-use crate::layers::{Gradient, Layer, Signal, Tape, dotted};
+use crate::layers::{Gradient, Layer, Role, Signal, Tape, dotted};
 use crate::{Element, Error, Result, Runtime, Tensor};
 
 /// What a step did.
@@ -135,7 +135,7 @@ impl<T: Element, L: Layer<T>, O: Optimizer<T>> Trainer<T, L, O> {
         self
     }
 
-    /// Calls this after every step.
+    /// Calls this after every step, on one of the runtime's threads.
     #[must_use]
     pub fn on_step(mut self, hook: impl FnMut(&StepReport) + Send + 'static) -> Self {
         self.hook = Some(Box::new(hook));
@@ -176,8 +176,9 @@ impl<T: Element, L: Layer<T>, O: Optimizer<T>> Trainer<T, L, O> {
     ///
     /// # Errors
     ///
-    /// If the network does not take the images or does not train, a label is out of range, an option is, or the loss is
-    /// not finite: that names the step and the layer where it began, and leaves weights and statistics as they were.
+    /// If the network does not take the images or does not train, a label is out of range, an option is, the loss is not
+    /// finite (that names the step and the layer where it began), or gradients to be clipped are not. Weights and
+    /// statistics are then as they were.
     pub fn step(&mut self, images: &Tensor<T>, labels: &[usize]) -> Result<f64> {
         self.step_with(images, |loss, logits| loss.hard(logits, labels))
     }
@@ -214,31 +215,32 @@ impl<T: Element, L: Layer<T>, O: Optimizer<T>> Trainer<T, L, O> {
         self.tape.start(crate::layers::derive_seed(self.seed, batch));
         let mut input = self.tape.tensor(images.shape())?;
         input.as_mut_slice().copy_from_slice(images.as_slice());
-        let (tape, loss, step) = (&mut self.tape, &self.loss, self.step + 1);
-        let (needs_gradient, loss, mut d_logits) = keeping_statistics(&mut self.net, |net| {
+        let is_last = self.accumulated + 1 == self.accumulation;
+        let Self { net, tape, loss, accumulation, clip, .. } = self;
+        let step = self.step + 1;
+        let (loss, gradient_norm) = keeping_statistics(net, |net| {
             let output = net.forward_train(Signal::new(input), tape)?;
             let needs_gradient = output.needs_gradient();
-            let (loss, d_logits) = loss_of(loss, &output.into_tensor(tape)?)?;
+            let (loss, mut d_logits) = loss_of(loss, &output.into_tensor(tape)?)?;
             if !loss.is_finite() {
                 return Err(not_finite(net, step, loss, images, tape.runtime()));
             }
-            Ok((needs_gradient, loss, d_logits))
+            if !needs_gradient {
+                return Err(Error::invalid("trainer", "network", "frozen", "at least one parameter that trains"));
+            }
+            if *accumulation > 1 {
+                let share = T::from_f64(1.0 / *accumulation as f64);
+                d_logits.as_mut_slice().iter_mut().for_each(|d| *d *= share);
+            }
+            net.backward(Gradient::new(d_logits), tape)?;
+            let clip = clip.filter(|_| is_last);
+            Ok((loss, clip.map(|most| clip_gradients(net, most)).transpose()?))
         })?;
-        if !needs_gradient {
-            return Err(Error::invalid("trainer", "network", "frozen", "at least one parameter that trains"));
-        }
-        if self.accumulation > 1 {
-            let share = T::from_f64(1.0 / self.accumulation as f64);
-            d_logits.as_mut_slice().iter_mut().for_each(|d| *d *= share);
-        }
-        self.net.backward(Gradient::new(d_logits), &mut self.tape)?;
         self.accumulated += 1;
 
         let learning_rate = self.learning_rate * self.schedule.factor(self.step);
-        let mut gradient_norm = None;
-        if self.accumulated == self.accumulation {
+        if is_last {
             self.accumulated = 0;
-            gradient_norm = self.clip.map(|most| clip_gradients(&mut self.net, most)).transpose()?;
             self.optimizer.set_learning_rate(learning_rate);
             self.optimizer.step(&mut self.net)?;
             self.step += 1;
@@ -252,7 +254,12 @@ impl<T: Element, L: Layer<T>, O: Optimizer<T>> Trainer<T, L, O> {
         Ok(loss)
     }
 
-    fn check(&self) -> Result<()> {
+    /// Refuses options outside their range, as the first step would.
+    ///
+    /// # Errors
+    ///
+    /// Which option, and what was expected.
+    pub fn check(&self) -> Result<()> {
         if self.accumulation == 0 {
             return Err(Error::invalid("trainer", "accumulation", 0, "at least 1 batch"));
         }
@@ -286,7 +293,8 @@ fn not_finite<T: Element>(net: &dyn Layer<T>, step: u64, loss: f64, images: &Ten
     Error::invalid("trainer", "loss", found, "a finite number (a lower learning rate, or clipped gradients)")
 }
 
-/// The first parameter or layer, in the order of the network, with a value that is not finite.
+/// The first parameter or layer, in the order of the network, with a value that is not finite; running statistics tell of
+/// those of the batch, which have moved them.
 fn first_not_finite<T: Element>(layer: &dyn Layer<T>, name: &str, input: &Tensor<T>, runtime: &Runtime) -> String {
     let is_finite = |values: &[T]| values.iter().all(|value| value.is_finite());
     if name.is_empty() && !is_finite(input.as_slice()) {
@@ -298,11 +306,14 @@ fn first_not_finite<T: Element>(layer: &dyn Layer<T>, name: &str, input: &Tensor
         let mut broken = None;
         child.visit(&name, &mut |name, parameter| {
             if broken.is_none() && !is_finite(parameter.as_slice()) {
-                broken = Some(name);
+                broken = Some(match parameter.role() {
+                    Role::RunningStatistic => format!("the batch statistics of {}", parent(&name)),
+                    _ => format!("parameter {name}"),
+                });
             }
         });
         if let Some(broken) = broken {
-            return format!("parameter {broken}");
+            return broken;
         }
         match child.forward_with(&current, runtime) {
             Ok(output) if is_finite(output.as_slice()) => current = output,
@@ -311,4 +322,9 @@ fn first_not_finite<T: Element>(layer: &dyn Layer<T>, name: &str, input: &Tensor
         }
     }
     if name.is_empty() { "the logits".into() } else { format!("layer {name}") }
+}
+
+/// The name of the layer that a parameter of this name belongs to.
+fn parent(name: &str) -> &str {
+    name.rsplit_once('.').map_or("the network", |(parent, _)| parent)
 }

@@ -21,7 +21,7 @@ use crate::{Element, Error, Result, Runtime, Tensor, Window};
 /// Elements of the patches of a piece: a quarter of a second-level cache.
 const PIECE: usize = 64 * 1024;
 
-/// Most copies of the weight's gradient.
+/// Most copies of the weight's gradient, as for pointwise convolutions.
 const MOST_TASKS: usize = 16;
 
 /// Forward with `weight [KH, KW, I, O]`; adds the output's moments if asked for.
@@ -87,7 +87,7 @@ pub fn conv_backward<T: Element>(
     let parts = Part::some(&mut parts, images.div_ceil(per_task));
     let work: Vec<_> =
         parts.iter_mut().map(|part| (part, d_inputs.as_mut().and_then(Iterator::next))).enumerate().collect();
-    runtime.for_each(work, |scratch: &mut [Vec<T>; 5], (task, (part, mut d_input))| {
+    runtime.sweep(work, |scratch: &mut [Vec<T>; 5], (task, (part, mut d_input))| {
         part.start([weight_len * groups * size.depth * pitch, bias_len * outputs, 0]);
         let [whole, gradients, group_gradients, patches, d_patches] = scratch;
         if let Some(d_input) = &mut d_input {

@@ -70,7 +70,7 @@ pub fn depthwise_forward<T: Element>(
     let mut values = Tensor::zeros(input.map.shape())?;
     apply(input, &mut values, runtime)?;
     let images: Vec<_> = output.as_mut_slice().chunks_mut(lengths[1]).enumerate().collect();
-    runtime.for_each(images, |(): &mut (), (image, output)| {
+    runtime.sweep(images, |(): &mut (), (image, output)| {
         let input = Pixels::dense(&values.as_slice()[image * lengths[0]..], geometry.input, inputs);
         let mut output = PixelsMut::dense(output, geometry.output, outputs);
         reference::depthwise(geometry, input, weight, bias, Clamp::none(), 0, &mut output);
@@ -121,7 +121,7 @@ impl Forward<'_> {
         let mut part = parts.chunks_exact_mut(strips_len);
         let work: Vec<_> =
             output.chunks_exact_mut(output_len).map(|output| (output, part.next())).enumerate().collect();
-        self.runtime.for_each(work, |scratch: &mut ForwardScratch, (image, (output, part))| {
+        self.runtime.sweep(work, |scratch: &mut ForwardScratch, (image, (output, part))| {
             self.image(&packed, &map[image * input_len..][..input_len], scratch, output, part);
         });
         let Some(moments) = moments else { return };
@@ -218,7 +218,7 @@ pub fn depthwise_backward<T: Element>(
     let parts = Part::some(&mut parts, gradient.as_slice().len() / output_len);
     let images: Vec<_> =
         parts.iter_mut().map(|part| (part, d_inputs.as_mut().and_then(Iterator::next))).enumerate().collect();
-    runtime.for_each(images, |(): &mut (), (image, (part, d_input))| {
+    runtime.sweep(images, |(): &mut (), (image, (part, d_input))| {
         part.start([weight_len * weight.len(), bias_len * outputs, inputs]);
         let gradient = &gradient.as_slice()[image * output_len..][..output_len];
         let d_output = Pixels::dense(gradient, geometry.output, outputs);
@@ -293,7 +293,7 @@ fn planes_backward<T: Element>(g: &Conv2dGeometry, work: Backward<'_, T>, runtim
     let parts = Part::some(&mut parts, planes.d_output.len() / output_len);
     let work: Vec<_> =
         parts.iter_mut().map(|part| (part, d_inputs.as_mut().and_then(Iterator::next))).enumerate().collect();
-    runtime.for_each(work, |scratch: &mut BackwardScratch, (image, (part, d_input))| {
+    runtime.sweep(work, |scratch: &mut BackwardScratch, (image, (part, d_input))| {
         part.start([weight_len * g.taps() * pitch, bias_len * channels, channels]);
         let Part { d_weight, d_bias, sums } = part;
         let d_weight = T::as_f32_mut(d_weight).expect("f32 as the weight");

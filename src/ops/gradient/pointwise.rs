@@ -16,7 +16,7 @@ use crate::{Element, Error, Result, Runtime, Tensor};
 const PIECE: usize = 64 * 1024;
 
 /// Pixels that are worth a copy of the weight's gradient of their own, and the most copies. More copies cost more memory
-/// traffic, fewer leave threads without work.
+/// traffic, fewer leave threads without work: 7x7 maps of 16 images make six tasks, larger ones sixteen.
 const TASK: usize = 128;
 const MOST_TASKS: usize = 16;
 
@@ -52,7 +52,7 @@ pub fn pointwise_forward<T: Element>(
         vec![T::zero(); if moments.is_some() { values.len().div_ceil(rows * outputs) * 2 * outputs } else { 0 }];
     let mut part = parts.chunks_exact_mut(2 * outputs);
     let pieces: Vec<_> = values.chunks_mut(rows * outputs).map(|output| (output, part.next())).enumerate().collect();
-    runtime.for_each(pieces, |scratch: &mut Vec<T>, (index, (output, part))| {
+    runtime.sweep(pieces, |scratch: &mut Vec<T>, (index, (output, part))| {
         let len = output.len() / outputs * inputs;
         let input = applied(level, input, [index * rows * inputs, len], scratch);
         product.rows(input, inputs, output);
@@ -96,7 +96,7 @@ pub fn pointwise_backward<T: Element>(work: Backward<'_, T>, runtime: &Runtime) 
     let parts = Part::some(&mut parts, pixels.div_ceil(per_task));
     let work: Vec<_> =
         parts.iter_mut().map(|part| (part, d_inputs.as_mut().and_then(Iterator::next))).enumerate().collect();
-    runtime.for_each(work, |scratch: &mut [Vec<T>; 2], (task, (part, mut d_input))| {
+    runtime.sweep(work, |scratch: &mut [Vec<T>; 2], (task, (part, mut d_input))| {
         part.start([weight_len * inputs * pitch, bias_len * outputs, inputs]);
         let [inputs_scratch, outputs_scratch] = scratch;
         let end = pixels.min((task + 1) * per_task);

@@ -6,10 +6,10 @@ use ndarray::linalg::general_mat_mul;
 use ndarray::{ArrayView2, ArrayViewMut2, ShapeBuilder};
 
 use crate::kernels::{self, Clamp, PackedWeights, Panel, Pixels, PixelsMut, SimdLevel};
-use crate::scratch::Lent;
+use crate::runtime::Lent;
 use crate::{Element, Runtime};
 
-/// Elements of a weight that are worth packing on all threads.
+/// Elements of a weight that are worth packing on all threads: the copy of 128 KiB takes as long as to wake one.
 const LARGE: usize = 32 * 1024;
 
 /// Memory of packed weights.
@@ -50,7 +50,7 @@ impl<'a, T: Element> Product<'a, T> {
         let mut packed = runtime.scratch::<Packed>();
         if let Some(pack) = pack {
             packed.0.resize(PackedWeights::len(level, inputs, outputs), 0.0);
-            let panels = PackedWeights::panels(level, inputs, outputs, &mut packed.0);
+            let panels = PackedWeights::panels_mut(level, inputs, outputs, &mut packed.0);
             if weight.len() < LARGE {
                 panels.for_each(pack);
             } else {

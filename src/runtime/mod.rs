@@ -2,16 +2,21 @@
 //!
 //! Nothing is global: two networks of one process may run at different levels and thread counts.
 
+mod scratch;
+
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::any::Any;
 use core::sync::atomic::{AtomicBool, Ordering};
 
 use crate::kernels::SimdLevel;
-use crate::scratch::{Lent, Scratch};
 use crate::{Error, Result};
+pub(crate) use scratch::Lent;
+use scratch::Scratch;
 
 /// SIMD level and thread count of a computation. Results do not depend on the thread count.
+///
+/// Training leaves the memory that its steps need for a moment with the runtime and its clones, until the last is dropped.
 ///
 /// ```
 /// use mobilenet::{Runtime, SimdLevel};
@@ -25,7 +30,7 @@ pub struct Runtime {
     #[cfg(feature = "rayon")]
     pool: Option<Arc<rayon::ThreadPool>>,
     scratch: Arc<Scratch>,
-    /// Whether the next [`Runtime::for_each`] begins with the last item.
+    /// Whether the next [`Runtime::sweep`] begins with the last item.
     backwards: Arc<AtomicBool>,
 }
 
@@ -140,11 +145,9 @@ impl Runtime {
         self.scratch.lend()
     }
 
-    /// Gives each item to `work` on this runtime's threads, with scratch as [`Runtime::scratch`] lends it.
-    ///
-    /// Every other call begins with the last item: where one's results are the next one's operands, those that were
-    /// computed last are still in the cache.
-    pub(crate) fn for_each<I: Send, S: Any + Default + Send>(
+    /// As [`Runtime::for_each`], over pieces of maps: every other sweep begins with the last. Where one's results are the
+    /// next one's operands, those that were computed last are still in the cache.
+    pub(crate) fn sweep<I: Send, S: Any + Default + Send>(
         &self,
         mut items: Vec<I>,
         work: impl Fn(&mut S, I) + Sync + Send,
@@ -152,6 +155,15 @@ impl Runtime {
         if self.backwards.fetch_xor(true, Ordering::Relaxed) {
             items.reverse();
         }
+        self.for_each(items, work);
+    }
+
+    /// Gives each item to `work` on this runtime's threads, with scratch as [`Runtime::scratch`] lends it.
+    pub(crate) fn for_each<I: Send, S: Any + Default + Send>(
+        &self,
+        items: Vec<I>,
+        work: impl Fn(&mut S, I) + Sync + Send,
+    ) {
         #[cfg(feature = "rayon")]
         if let Some(pool) = &self.pool {
             use rayon::prelude::*;
