@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use common::{Model, Result};
 use mobilenet::layers::Initializer;
-use mobilenet::preprocess::Preprocess;
+use mobilenet::preprocess::{Filter, Preprocess, Resize};
 use mobilenet::pretrained::{self, imagenet_labels};
 use mobilenet::{Classifier, LoadMode, Predictions, Runtime, StateDict, WeightSource};
 
@@ -26,6 +26,8 @@ Says what is on photos, with MobileNetV2 and ImageNet weights that are in the cr
                        (not needed for files that the example `convert` wrote)
   --model NAME         their network, such as v1_100 or v2_035
                        (default: v1_100 for slim and huggingface, else v2_100)
+  --labels FILE        their classes, one to a line, as the example `finetune` writes them;
+                       it shows the network whole photos, and so does this
   --help               this text";
 
 const PHOTOS: [&str; 2] = [
@@ -39,6 +41,7 @@ struct Options {
     weights: Option<PathBuf>,
     source: Option<WeightSource>,
     model: Option<Model>,
+    labels: Option<PathBuf>,
 }
 
 fn main() -> ExitCode {
@@ -68,7 +71,7 @@ fn run() -> Result<ExitCode> {
 
 fn parse() -> Result<Option<Options>> {
     use lexopt::prelude::*;
-    let mut options = Options { images: Vec::new(), top: 5, weights: None, source: None, model: None };
+    let mut options = Options { images: Vec::new(), top: 5, weights: None, source: None, model: None, labels: None };
     let mut parser = lexopt::Parser::from_env();
     while let Some(argument) = parser.next()? {
         match argument {
@@ -77,13 +80,14 @@ fn parse() -> Result<Option<Options>> {
             Long("weights") => options.weights = Some(parser.value()?.into()),
             Long("source") => options.source = Some(parser.value()?.parse()?),
             Long("model") => options.model = Some(parser.value()?.parse()?),
+            Long("labels") => options.labels = Some(parser.value()?.into()),
             Long("help") | Short('h') => return Ok(None),
             Value(image) => options.images.push(image.into()),
             Long(_) | Short(_) => return Err(argument.unexpected().into()),
         }
     }
-    if options.weights.is_none() && (options.source.is_some() || options.model.is_some()) {
-        return Err("--source and --model describe the file of --weights, which is missing".into());
+    if options.weights.is_none() && (options.source.is_some() || options.model.is_some() || options.labels.is_some()) {
+        return Err("--source, --model and --labels describe the file of --weights, which is missing".into());
     }
     if options.images.is_empty() {
         options.images = PHOTOS.map(PathBuf::from).into();
@@ -103,10 +107,21 @@ fn classifier(options: &Options) -> Result<(String, Classifier)> {
         (None, _) => "v2_100".parse()?,
     };
     let mut net = model.build(Some(source), Initializer::Zeros)?;
+    let mut preprocess = Preprocess::of(source, model.architecture);
+    let labels: Vec<String> = match &options.labels {
+        None => imagenet_labels(source).map(Into::into).collect(),
+        Some(path) => {
+            let text = std::fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))?;
+            preprocess = preprocess.resize(Resize::Whole { filter: Filter::Bilinear });
+            text.lines().map(Into::into).collect()
+        }
+    };
+    if options.labels.is_some() {
+        net.replace_head(labels.len())?;
+    }
     net.load(&state, LoadMode::Strict)?;
     let name = format!("{:?} {:?}, {source} weights from {}", model.architecture, model.alpha, weights.display());
-    let preprocess = Preprocess::of(source, model.architecture);
-    Ok((name, Classifier::new(net, preprocess, imagenet_labels(source))?))
+    Ok((name, Classifier::new(net, preprocess, labels)?))
 }
 
 fn classify(path: &Path, classifier: &Classifier, top: usize) -> Result<()> {

@@ -156,6 +156,12 @@ fn fine_tuning_skips_damaged_files_and_changes_the_head_alone() {
     assert_eq!(answers.sum::<usize>(), 16, "each readable image is validated once: {text}");
 
     let fold = out.join("fold-2");
+    let photo = photos.join("light").join("0.png");
+    let mut command = example("classify", &[]);
+    command.arg("--weights").arg(fold.join("weights.safetensors")).arg("--labels").arg(fold.join("classes.txt"));
+    command.arg("--image").arg(photo);
+    let output = succeeded(command);
+    assert!(["dark", "light"].iter().all(|class| stdout(&output).contains(class)), "{}", stdout(&output));
     assert_eq!(fs::read_to_string(fold.join("classes.txt")).unwrap(), "dark\nlight\n");
     let mut net = MobileNetV2::<f32>::builder().classes(2).build().unwrap();
     net.load(StateDict::open(fold.join("weights.safetensors"), None).unwrap(), LoadMode::Strict).unwrap();
