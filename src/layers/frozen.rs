@@ -11,7 +11,7 @@ use ndarray::ArrayView4;
 
 use super::{Layer, Signal, Tape, derive_seed};
 use crate::engine::{CompileOptions, Engine};
-use crate::{Element, Result, Tensor};
+use crate::{Element, Result, Runtime, Tensor};
 
 /// Compiled beginnings that a tape keeps: for images of a few sizes.
 const MOST_KEPT: usize = 4;
@@ -49,7 +49,7 @@ pub(super) fn infer<T: Element>(layers: &Links<T>, input: Signal<T>, tape: &mut 
 }
 
 fn run<T: Element>(layers: &Links<T>, input: &Tensor<T>, output: &mut Tensor<T>, tape: &mut Tape<T>) -> Result<()> {
-    let (shape, checksum) = (input.shape(), checksum(layers));
+    let (shape, checksum) = (input.shape(), checksum(layers, tape.runtime()));
     let [_, h, w, c] = shape;
     let places = || layers.iter().map(|(_, layer)| (core::ptr::from_ref(&**layer).addr(), layer.kind()));
     let kept = &mut tape.frozen;
@@ -73,11 +73,12 @@ fn run<T: Element>(layers: &Links<T>, input: &Tensor<T>, output: &mut Tensor<T>,
     Ok(())
 }
 
-/// Changes with any bit of any parameter, as far as 64 bits can: sixteen sums at once, each parameter after the other.
-fn checksum<T: Element>(layers: &Links<T>) -> u64 {
+/// Changes with any bit of any parameter, as far as 64 bits can: of each layer by itself, sixteen sums at once.
+fn checksum<T: Element>(layers: &Links<T>, runtime: &Runtime) -> u64 {
     const MULTIPLIER: u32 = 0x9E37_79B1;
-    let mut checksum = 0;
-    for (_, layer) in layers {
+    let mut checksums = alloc::vec![0; layers.len()];
+    let work = layers.iter().zip(&mut checksums).collect();
+    runtime.for_each(work, |(): &mut (), ((_, layer), checksum)| {
         layer.visit("", &mut |_, parameter| {
             let mut sums = [1_u32; 16];
             for values in T::as_f32(parameter.as_slice()).unwrap_or_default().chunks(sums.len()) {
@@ -85,8 +86,8 @@ fn checksum<T: Element>(layers: &Links<T>) -> u64 {
                     *sum = (*sum ^ value.to_bits()).wrapping_mul(MULTIPLIER).rotate_left(15);
                 }
             }
-            checksum = sums.iter().fold(checksum, |checksum, &sum| derive_seed(checksum, u64::from(sum)));
+            *checksum = sums.iter().fold(*checksum, |checksum, &sum| derive_seed(checksum, u64::from(sum)));
         });
-    }
-    checksum
+    });
+    checksums.into_iter().fold(0, derive_seed)
 }

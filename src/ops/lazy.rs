@@ -142,13 +142,13 @@ fn piece(channels: usize) -> usize {
 /// If the affine is not of the map's channels or `output` not of its shape.
 pub fn apply<T: Element>(input: Lazy<'_, T>, output: &mut Tensor<T>, runtime: &Runtime) -> Result<()> {
     let channels = check("apply", input, output)?;
-    let Some(affine) = input.affine else {
-        output.as_mut_slice().copy_from_slice(input.map.as_slice());
-        return Ok(());
-    };
     let (values, len, level) = (input.map.as_slice(), piece(channels), runtime.simd_level());
     runtime.for_each_chunk(output.as_mut_slice(), len, |index, output| {
-        columns::apply(level, affine.lend(), &values[index * len..][..output.len()], output);
+        let values = &values[index * len..][..output.len()];
+        match input.affine {
+            Some(affine) => columns::apply(level, affine.lend(), values, output),
+            None => output.copy_from_slice(values),
+        }
     });
     Ok(())
 }

@@ -41,11 +41,13 @@ impl Scratch {
 
     /// Without locks nothing is kept.
     #[cfg(not(feature = "std"))]
+    #[expect(clippy::unused_self, reason = "as where something is kept")]
     fn take<S>(&self) -> Option<Box<S>> {
         None
     }
 
     #[cfg(not(feature = "std"))]
+    #[expect(clippy::unused_self, reason = "as where something is kept")]
     fn give(&self, _: Box<dyn Any + Send>) {}
 }
 

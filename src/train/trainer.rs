@@ -11,6 +11,7 @@ use core::fmt;
 use super::recalibrate::keeping_statistics;
 use super::{CrossEntropy, Ema, Evaluation, Optimizer, Schedule, clip_gradients};
 use crate::layers::{Gradient, Layer, Role, Signal, Tape, dotted};
+use crate::ops::{self, Lazy};
 use crate::{Element, Error, Result, Runtime, Tensor};
 
 /// What a step did.
@@ -214,7 +215,7 @@ impl<T: Element, L: Layer<T>, O: Optimizer<T>> Trainer<T, L, O> {
         let batch = self.step.wrapping_mul(self.accumulation as u64).wrapping_add(self.accumulated as u64);
         self.tape.start(crate::layers::derive_seed(self.seed, batch));
         let mut input = self.tape.tensor(images.shape())?;
-        input.as_mut_slice().copy_from_slice(images.as_slice());
+        ops::apply(Lazy { map: images, affine: None }, &mut input, self.tape.runtime())?;
         let is_last = self.accumulated + 1 == self.accumulation;
         let Self { net, tape, loss, accumulation, clip, .. } = self;
         let step = self.step + 1;
