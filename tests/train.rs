@@ -1,6 +1,8 @@
 //! Training through the public API: a net learns, freezing freezes, statistics move as they should, bad input is refused.
 
-use mobilenet::layers::{BatchNorm2d, ConvBnRelu, Dropout, Gradient, Layer, Linear, Sequential, Signal, Tape};
+use mobilenet::layers::{
+    BatchNorm2d, ConvBnRelu, Dropout, Gradient, Initializer, Layer, Linear, Sequential, Signal, Tape,
+};
 use mobilenet::train::{Checkpoint, CrossEntropy, EarlyStop, Ema, Evaluation, Schedule, Sgd, Trainer, recalibrate};
 use mobilenet::{Error, MobileNetV2, Runtime, Tensor};
 
@@ -246,6 +248,27 @@ fn bad_steps_are_refused_and_change_nothing() {
     let mut frozen = net();
     frozen.freeze("*").unwrap();
     assert!(Trainer::new(frozen, Sgd::new(0.1), CrossEntropy::new()).step(&images, &[0, 1]).is_err());
+}
+
+#[test]
+fn gradients_that_cannot_be_clipped_are_given_up() {
+    let first = Linear::<f32>::builder(1, 1).initializer(Initializer::Zeros).build().unwrap();
+    let second = Linear::builder(1, 2).initializer(Initializer::Zeros).build().unwrap();
+    let mut net = Sequential::new().push(first).push(second);
+    net.visit_mut("", &mut |name, parameter| {
+        if name == "1.weight" {
+            parameter.as_mut_slice().copy_from_slice(&[1e30, -1e30]);
+        }
+    });
+    let mut trainer = Trainer::new(net, Sgd::new(0.0), CrossEntropy::new()).accumulation(2).clip(1.0);
+    let image = |value| Tensor::from_slice([1, 1, 1, 1], &[value]).unwrap();
+    trainer.step(&image(0.0), &[0]).unwrap();
+    let error = trainer.step(&image(1e30), &[0]).unwrap_err().to_string();
+    assert!(error.contains("gradient"), "{error}");
+    for _ in 0..2 {
+        trainer.step(&image(0.0), &[0]).unwrap();
+    }
+    assert_eq!(trainer.steps(), 1);
 }
 
 #[test]

@@ -217,7 +217,7 @@ impl<T: Element, L: Layer<T>, O: Optimizer<T>> Trainer<T, L, O> {
         let mut input = self.tape.tensor(images.shape())?;
         ops::apply(Lazy { map: images, affine: None }, &mut input, self.tape.runtime())?;
         let is_last = self.accumulated + 1 == self.accumulation;
-        let Self { net, tape, loss, accumulation, clip, .. } = self;
+        let Self { net, tape, loss, accumulation, accumulated, clip, .. } = self;
         let step = self.step + 1;
         let (loss, gradient_norm) = keeping_statistics(net, |net| {
             let output = net.forward_train(Signal::new(input), tape)?;
@@ -234,14 +234,14 @@ impl<T: Element, L: Layer<T>, O: Optimizer<T>> Trainer<T, L, O> {
                 d_logits.as_mut_slice().iter_mut().for_each(|d| *d *= share);
             }
             net.backward(Gradient::new(d_logits), tape)?;
+            // Gradients that cannot be clipped are given up.
+            *accumulated = if is_last { 0 } else { *accumulated + 1 };
             let clip = clip.filter(|_| is_last);
             Ok((loss, clip.map(|most| clip_gradients(net, most)).transpose()?))
         })?;
-        self.accumulated += 1;
 
         let learning_rate = self.learning_rate * self.schedule.factor(self.step);
         if is_last {
-            self.accumulated = 0;
             self.optimizer.set_learning_rate(learning_rate);
             self.optimizer.step(&mut self.net)?;
             self.step += 1;

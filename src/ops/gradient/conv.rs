@@ -74,9 +74,10 @@ pub fn conv_backward<T: Element>(
     let size = GroupSize { depth: geometry.taps() * (inputs / groups), outputs: outputs / groups };
     let pitch = size.outputs.next_multiple_of(BLOCK);
     let [input_len, output_len] = [geometry.input_pixels() * inputs, geometry.output_pixels() * outputs];
-    let matrices: Vec<_> = (0..groups).map(|group| size.matrix(weight, group, outputs)).collect();
-    let product = |matrix| Product::transposed(matrix, [size.depth, size.outputs], runtime);
-    let products: Vec<_> = matrices.iter().filter(|_| d_input.is_some()).map(|matrix| product(matrix)).collect();
+    let products_len = if d_input.is_some() { groups } else { 0 };
+    let matrices: Vec<_> = (0..products_len).map(|group| size.matrix(weight, group, outputs)).collect();
+    let products: Vec<_> =
+        matrices.iter().map(|matrix| Product::transposed(matrix, [size.depth, size.outputs], runtime)).collect();
 
     let tasks = images.clamp(1, MOST_TASKS);
     let per_task = images.div_ceil(tasks);
