@@ -38,7 +38,7 @@ fn main() -> ExitCode {
 fn run() -> Result<ExitCode> {
     use lexopt::prelude::*;
     let (mut data, mut model, mut size) = (None::<PathBuf>, "v1_025".parse::<Model>()?, 64);
-    let mut options = Options::new(20, 32, 5e-3, "target/train");
+    let mut options = Options::new(40, 32, 3e-3, "target/train");
     let mut parser = lexopt::Parser::from_env();
     while let Some(argument) = parser.next()? {
         match argument {
