@@ -60,7 +60,7 @@ pub fn conv(
     weights.check_layout(output);
     let scratch = &mut scratch[..conv_scratch_len(geometry, input.channels)];
     let panels = weights.layout();
-    with_tile!(weights.level(), panels.lanes(), run(geometry, group, panels, input, clamp, first_row, output, scratch));
+    with_tile!(weights.level(), run(geometry, group, panels, input, clamp, first_row, output, scratch));
 }
 
 #[inline(always)]

@@ -1,8 +1,12 @@
 //! Panels of weights: how a level cuts a matrix product's outputs, and how their weights are packed.
 //!
-//! A panel is one to three vectors of output channels: first their bias, then a row per input.
+//! A panel is one to three vectors of output channels: first their bias, then a row per input. What a vector would be
+//! half empty for is a *half panel*, whose rows hold two inputs each: `[w[k][0], w[k + 1][0], w[k][1], w[k + 1][1], ..]`.
 
 use super::{Pixels, SimdLevel};
+
+/// Output channels of a half panel.
+pub(super) const HALF: usize = 8;
 
 /// How a level cuts output channels into panels of vectors.
 ///
@@ -24,19 +28,12 @@ pub(super) struct Panels {
 impl Panels {
     pub(super) fn of(level: SimdLevel, outputs: usize, blocked: bool) -> Self {
         let (lanes, vectors) = match level {
-            // The last 512-bit vector would be half repeats or more: 8, 24, 40, 56 or 72 channels. 256-bit ones reach
-            // nine tenths of its speed, so they win from one lane in ten on.
-            SimdLevel::Avx512 if (1..=8).contains(&(outputs % 16)) && outputs < 80 => (8, 3),
             SimdLevel::Avx512 => (16, 3),
             SimdLevel::Avx2 => (8, 2),
             SimdLevel::Neon => (4, 3),
             _ => (4, 2),
         };
         Self { lanes, vectors, outputs, blocked }
-    }
-
-    pub(super) fn lanes(self) -> usize {
-        self.lanes
     }
 
     /// Vectors of the next panel when `left` are left.
@@ -49,30 +46,58 @@ impl Panels {
         }
     }
 
+    /// Whether a half panel is the last: the last 512-bit vector would be half repeats or more.
+    pub(super) fn has_half(self) -> bool {
+        self.lanes == 2 * HALF && (1..=HALF).contains(&(self.outputs % self.lanes))
+    }
+
     /// The first channel of a vector.
     pub(super) fn channel(self, vector: usize) -> usize {
-        let most = if self.blocked { usize::MAX } else { self.outputs.saturating_sub(self.lanes) };
+        self.start(vector, self.lanes)
+    }
+
+    /// The first channel of the half panel.
+    pub(super) fn half_channel(self) -> usize {
+        self.start(self.total(), HALF)
+    }
+
+    fn start(self, vector: usize, width: usize) -> usize {
+        let most = if self.blocked { usize::MAX } else { self.outputs.saturating_sub(width) };
         (vector * self.lanes).min(most)
     }
 
+    /// Whole vectors.
     pub(super) fn total(self) -> usize {
-        self.outputs.div_ceil(self.lanes)
+        self.outputs.div_ceil(self.lanes) - usize::from(self.has_half())
     }
 
     /// Floats of the packed weights: every panel's bias and rows.
     pub(super) fn packed_len(self, inputs: usize) -> usize {
-        (inputs + 1) * self.total() * self.lanes
+        let half = if self.has_half() { self.half_len(inputs) } else { 0 };
+        (inputs + 1) * self.total() * self.lanes + half
+    }
+
+    fn half_len(self, inputs: usize) -> usize {
+        (inputs.div_ceil(2) + 1) * self.lanes
     }
 
     /// The panels of packed weights.
     pub(super) fn parts(self, inputs: usize, packed: &mut [f32]) -> impl Iterator<Item = Panel<'_>> {
         let (mut vector, mut rest) = (0, packed);
+        let mut half = self.has_half();
         core::iter::from_fn(move || {
             let vectors = self.next(self.total() - vector);
-            let (packed, tail) = core::mem::take(&mut rest).split_at_mut((inputs + 1) * vectors * self.lanes);
-            let panel = Panel { panels: self, vector, vectors, packed };
+            let len = if vectors > 0 {
+                (inputs + 1) * vectors * self.lanes
+            } else if core::mem::take(&mut half) {
+                self.half_len(inputs)
+            } else {
+                return None;
+            };
+            let (packed, tail) = core::mem::take(&mut rest).split_at_mut(len);
+            let panel = Panel { panels: self, vector, vectors, inputs, packed };
             (vector, rest) = (vector + vectors, tail);
-            (vectors > 0).then_some(panel)
+            Some(panel)
         })
     }
 }
@@ -81,9 +106,10 @@ impl Panels {
 #[derive(Debug)]
 pub struct Panel<'a> {
     panels: Panels,
-    /// The first of its vectors, and their number.
+    /// The first of its vectors, and their number; none is the half panel.
     vector: usize,
     vectors: usize,
+    inputs: usize,
     packed: &'a mut [f32],
 }
 
@@ -94,8 +120,17 @@ impl Panel<'_> {
     ///
     /// If the panel is of weights of another size.
     pub fn pack(self, weight: Pixels<'_, f32>, bias: Option<&[f32]>) {
-        let Self { panels, vector, vectors, packed } = self;
-        assert_eq!(packed.len(), (weight.count() + 1) * vectors * panels.lanes, "a panel of another weight");
+        let Self { panels, vector, vectors, inputs, packed } = self;
+        assert_eq!([weight.count(), weight.channels], [inputs, panels.outputs], "a panel of another weight");
+        if vectors == 0 {
+            let (start, rows) = packed.split_at_mut(panels.lanes);
+            let row = |k: usize| &weight.data[k * weight.pitch()..];
+            fill_half(panels, start, [bias, None]);
+            for (pair, to) in rows.chunks_exact_mut(panels.lanes).enumerate() {
+                fill_half(panels, to, [Some(row(2 * pair)), (2 * pair + 1 < inputs).then(|| row(2 * pair + 1))]);
+            }
+            return;
+        }
         for (k, row) in packed.chunks_exact_mut(vectors * panels.lanes).enumerate() {
             let from = match k.checked_sub(1) {
                 Some(k) => Some(&weight.data[k * weight.pitch()..]),
@@ -123,11 +158,22 @@ impl Panel<'_> {
     pub fn pack_transposed(self, weight: Pixels<'_, f32>) {
         /// Rows of the panel that stay in the first-level cache while its lanes are filled one by one.
         const ROWS: usize = 64;
-        let Self { panels, vector, vectors, packed } = self;
-        let (inputs, width) = (weight.channels, vectors * panels.lanes);
-        assert_eq!((weight.count(), packed.len()), (panels.outputs, (inputs + 1) * width), "a panel of another weight");
+        let Self { panels, vector, vectors, inputs, packed } = self;
+        let width = vectors.max(1) * panels.lanes;
+        assert_eq!([weight.channels, weight.count()], [inputs, panels.outputs], "a panel of another weight");
         let (bias, rows) = packed.split_at_mut(width);
         bias.fill(0.0);
+        if vectors == 0 {
+            rows.fill(0.0);
+            let first = panels.half_channel();
+            for channel in first..panels.outputs.min(first + HALF) {
+                let from = &weight.data[channel * weight.pitch()..][..inputs];
+                for (pair, to) in from.chunks(2).zip(rows.chunks_exact_mut(width)) {
+                    to[2 * (channel - first)..][..pair.len()].copy_from_slice(pair);
+                }
+            }
+            return;
+        }
         for (piece, rows) in rows.chunks_mut(ROWS * width).enumerate() {
             for lane in 0..width {
                 let channel = panels.channel(vector + lane / panels.lanes) + lane % panels.lanes;
@@ -140,5 +186,16 @@ impl Panel<'_> {
                 }
             }
         }
+    }
+}
+
+/// A row of the half panel: two inputs' weights in turn, zeros for one that is not there.
+fn fill_half(panels: Panels, to: &mut [f32], inputs: [Option<&[f32]>; 2]) {
+    let first = panels.half_channel();
+    let columns = HALF.min(panels.outputs - first);
+    to.fill(0.0);
+    for (parity, from) in inputs.into_iter().enumerate() {
+        let Some(from) = from else { continue };
+        to.iter_mut().skip(parity).step_by(2).zip(&from[first..][..columns]).for_each(|(to, from)| *to = *from);
     }
 }

@@ -14,7 +14,7 @@ use super::{BLOCK, Clamp, Pixels, PixelsMut, SimdLevel, Strides};
 /// Input elements of a block of rows, before it is rounded up to whole tiles: half of a second-level cache.
 const CACHED: usize = 128 * 1024;
 
-/// Rows of a piece are a multiple of this: whole tiles of 14, 7, 6, 4 and 3 rows.
+/// Rows of a piece are a multiple of this: whole tiles of 28, 7, 6, 4 and 3 rows.
 pub const TILES: usize = 84;
 
 /// Weights `[inputs, outputs]` and bias packed for one SIMD level.
@@ -159,7 +159,7 @@ pub fn pointwise(
     }
     weights.check_layout(output);
     let panels = weights.layout();
-    with_tile!(weights.level, panels.lanes(), run(panels, weights.packed, input, residual, clamp, output));
+    with_tile!(weights.level, run(panels, weights.packed, input, residual, clamp, output));
 }
 
 #[inline(always)]

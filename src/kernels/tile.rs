@@ -11,54 +11,53 @@
 //!     for row in rows:                   one broadcast
 //!         sums[row] += input[row, k] * panel[k]
 //! ```
+//!
+//! A half panel takes two inputs a turn, its vectors full: even lanes sum even inputs, odd lanes the others.
 
 use fearless_simd::prelude::*;
+use fearless_simd::{f32x8, f32x16, f64x8};
 
-use super::panel::Panels;
+use super::panel::{HALF, Panels};
 use super::ring::RingRows;
 use super::{BLOCK, Clamp, Pixels, PixelsMut, Strides};
 
-/// Calls `$run::<S, V, R1, R2, R3>(simd, ..)` with the level's token `S`, its vector `V` of `$lanes` floats, and the
-/// rows of a tile of 1, 2 and 3 vectors.
+/// Calls `$run::<S, V, R1, R2, R3>(simd, ..)` with the level's token `S`, its vector `V`, and the rows of a tile of 1, 2
+/// and 3 vectors.
 ///
 /// A tile of `R x N` holds `R * N` sums, `N` weights and a broadcast in registers: at most 31 of 32 (AVX-512, NEON)
 /// or 15 of 16, one less without fused multiply-add, where the product needs a place. It wants at least 8 sums in
 /// flight (two multiply-adds a cycle, four cycles each).
 ///
-/// - AVX-512: 7 rows, which divide every map of a 224 input (112, 56, 28, 14, 7): 21 sums and 4 operands; 14 of a single
-///   vector, for which a tile's start and end are a larger part.
+/// - AVX-512: 7 rows, which divide every map of a 224 input (112, 56, 28, 14, 7): 21 sums and 4 operands; 28 of a
+///   single vector or a half panel, whose start and end are a larger part of a tile.
 /// - AVX2: 6 x 2, 12 sums and 3 operands; 3 x 3 for an odd number of vectors, as 4 x 3 spills.
 /// - 128 bits without fused multiply-add: 4 x 2.
 macro_rules! with_tile {
-    ($level:expr, $lanes:expr, $run:ident($($argument:expr),* $(,)?)) => {
-        match ($level.token(), $lanes) {
+    ($level:expr, $run:ident($($argument:expr),* $(,)?)) => {
+        match $level.token() {
             #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
-            (Some(fearless_simd::Level::Avx512(simd)), 16) => {
-                $run::<_, fearless_simd::f32x16<_>, 14, 7, 7>(simd, $($argument),*)
+            Some(fearless_simd::Level::Avx512(simd)) => {
+                $run::<_, fearless_simd::f32x16<_>, 28, 7, 7>(simd, $($argument),*)
             }
             #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
-            (Some(fearless_simd::Level::Avx512(simd)), _) => {
-                $run::<_, fearless_simd::f32x8<_>, 14, 8, 8>(simd, $($argument),*)
-            }
-            #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
-            (Some(fearless_simd::Level::Avx2(simd)), _) => {
+            Some(fearless_simd::Level::Avx2(simd)) => {
                 $run::<_, fearless_simd::f32x8<_>, 8, 6, 3>(simd, $($argument),*)
             }
             // SSE4.2 adds nothing these loops use.
             #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
-            (Some(level @ (fearless_simd::Level::Sse2(_) | fearless_simd::Level::Sse4_2(_))), _) => {
+            Some(level @ (fearless_simd::Level::Sse2(_) | fearless_simd::Level::Sse4_2(_))) => {
                 let simd = level.as_sse2().expect("SSE4.2 includes SSE2");
                 $run::<_, fearless_simd::f32x4<_>, 8, 4, 3>(simd, $($argument),*)
             }
             #[cfg(target_arch = "aarch64")]
-            (Some(fearless_simd::Level::Neon(simd)), _) => {
+            Some(fearless_simd::Level::Neon(simd)) => {
                 $run::<_, fearless_simd::f32x4<_>, 8, 8, 7>(simd, $($argument),*)
             }
             #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
-            (Some(fearless_simd::Level::WasmSimd128(simd)), _) => {
+            Some(fearless_simd::Level::WasmSimd128(simd)) => {
                 $run::<_, fearless_simd::f32x4<_>, 8, 4, 3>(simd, $($argument),*)
             }
-            (Some(fearless_simd::Level::Fallback(simd)), _) => {
+            Some(fearless_simd::Level::Fallback(simd)) => {
                 $run::<_, fearless_simd::f32x4<_>, 4, 4, 2>(simd, $($argument),*)
             }
             _ => unreachable!("this machine cannot run {}", $level),
@@ -124,27 +123,29 @@ pub(super) fn panels_over_rows<
     output: &mut PixelsMut<'_, f32>,
 ) {
     let inputs = patches.kernel_rows * patches.depth;
+    let weights = |packed, channels: [usize; 3], width, strides: Strides| Weights {
+        packed,
+        patches,
+        clamp,
+        output: channels.map(|channel| strides.channel(channel)),
+        residual: residual.map(|map| (map, channels.map(|channel| map.strides.channel(channel)))),
+        part: (panels.outputs < width && !panels.blocked).then_some(panels.outputs),
+    };
     let (mut vector, mut rest) = (0, packed);
     while vector < panels.total() {
         let vectors = panels.next(panels.total() - vector);
         let (packed, tail) = rest.split_at((inputs + 1) * vectors * V::LEN);
-        let part = panels.outputs.min(V::LEN);
-        let part = (part < V::LEN && !panels.blocked).then_some(part);
-        let at = |strides: Strides| [0, 1, 2].map(|v| strides.channel(panels.channel(vector + v.min(vectors - 1))));
-        let panel = Weights {
-            packed,
-            patches,
-            clamp,
-            output: at(output.strides),
-            residual: residual.map(|map| (map, at(map.strides))),
-            part,
-        };
+        let channels = [0, 1, 2].map(|v| panels.channel(vector + v.min(vectors - 1)));
+        let panel = weights(packed, channels, V::LEN, output.strides);
         match vectors {
             1 => panel.over_rows::<S, V, R1, 1>(simd, output),
             2 => panel.over_rows::<S, V, R2, 2>(simd, output),
             _ => panel.over_rows::<S, V, R3, 3>(simd, output),
         }
         (vector, rest) = (vector + vectors, tail);
+    }
+    if const { V::LEN == 2 * HALF } && panels.has_half() {
+        weights(rest, [panels.half_channel(); 3], HALF, output.strides).over_rows::<S, V, R1, 0>(simd, output);
     }
 }
 
@@ -172,7 +173,7 @@ struct At {
 
 impl Weights<'_> {
     /// Tiles of `MOST` rows, then of 4, 2 or 1, which may repeat rows of the one before: the output is the same, and
-    /// tiles of every size would be twice the code.
+    /// tiles of every size would be twice the code. No `VECTORS` are a half panel.
     fn over_rows<S: Simd, V: SimdFloat<S, Element = f32>, const MOST: usize, const VECTORS: usize>(
         &self,
         simd: S,
@@ -211,6 +212,7 @@ impl Weights<'_> {
                     1 | 2 => wanted,
                     3 | 4 if MOST > 4 && count >= 4 => 4,
                     5..=8 if MOST > 8 => 4,
+                    9..=27 if MOST > 14 && count >= 14 => 14,
                     _ if count >= MOST => MOST,
                     4.. => 4,
                     _ => 2,
@@ -220,6 +222,7 @@ impl Weights<'_> {
                 match rows {
                     1 => self.tile::<S, V, 1, VECTORS, STEP>(simd, at, output),
                     2 => self.tile::<S, V, 2, VECTORS, STEP>(simd, at, output),
+                    14 if MOST > 14 => self.tile::<S, V, 14, VECTORS, STEP>(simd, at, output),
                     4 if MOST > 4 => self.tile::<S, V, 4, VECTORS, STEP>(simd, at, output),
                     _ => self.tile::<S, V, MOST, VECTORS, STEP>(simd, at, output),
                 }
@@ -228,7 +231,7 @@ impl Weights<'_> {
         }
     }
 
-    /// `ROWS` pixels by `VECTORS` vectors of output channels.
+    /// `ROWS` pixels by `VECTORS` vectors of output channels, or by a half panel.
     #[inline(always)]
     fn tile<S: Simd, V: SimdFloat<S, Element = f32>, const ROWS: usize, const VECTORS: usize, const STEP: usize>(
         &self,
@@ -236,28 +239,57 @@ impl Weights<'_> {
         at: At,
         output: &mut PixelsMut<'_, f32>,
     ) {
-        let (width, patches) = (VECTORS * V::LEN, self.patches);
-        let from_step = if STEP == 0 { patches.step } else { STEP };
-        let step = |step: usize| if STEP == 0 { step } else { BLOCK };
-        let (bias, mut weights) = self.packed.split_at(width);
-        let mut sums = [[V::splat(simd, 0.0); VECTORS]; ROWS];
-        unroll!(v < VECTORS, 3, {
-            let bias = V::from_slice(simd, &bias[v * V::LEN..][..V::LEN]);
-            unroll!(r < ROWS, 14, { sums[r][v] = bias });
-        });
+        if const { VECTORS == 0 } {
+            let sums = self.half_sums::<S, ROWS, STEP>(simd, at);
+            self.finish::<S, f32x8<S>, ROWS, 1, STEP>(simd, at, sums, output);
+        } else {
+            let sums = self.sums::<S, V, ROWS, VECTORS, STEP>(simd, at);
+            self.finish::<S, V, ROWS, VECTORS, STEP>(simd, at, sums, output);
+        }
+    }
+
+    /// Calls `segment` with as many inputs of `ROWS` pixels as are neighbours, and those of each pixel after them.
+    #[inline(always)]
+    fn segments<const ROWS: usize, const STEP: usize>(&self, at: At, mut segment: impl FnMut([&[f32]; ROWS])) {
+        let patches = self.patches;
+        let step = if STEP == 0 { patches.step } else { STEP };
         for i in 0..patches.kernel_rows {
-            let start = at.line * patches.line_step + at.first * from_step;
+            let start = at.line * patches.line_step + at.first * step;
             let mut from = patches.rows.place(i) * patches.row_len + start;
             let mut left = patches.depth;
             while left > 0 {
                 let depth = left.min(patches.run);
-                let (segment, rest) = weights.split_at(depth * width);
-                let pixels = &patches.data[from..][..(ROWS - 1) * from_step + depth];
+                let pixels = &patches.data[from..][..(ROWS - 1) * step + depth];
                 let mut rows: [&[f32]; ROWS] = [&[]; ROWS];
-                unroll!(r < ROWS, 14, { rows[r] = &pixels[r * from_step..][..depth] });
-                (weights, from, left) = (rest, from + patches.run_step, left - depth);
+                unroll!(r < ROWS, 28, { rows[r] = &pixels[r * step..][..depth] });
+                (from, left) = (from + patches.run_step, left - depth);
+                segment(rows);
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn sums<S: Simd, V: SimdFloat<S, Element = f32>, const ROWS: usize, const VECTORS: usize, const STEP: usize>(
+        &self,
+        simd: S,
+        at: At,
+    ) -> [[V; VECTORS]; ROWS] {
+        let width = VECTORS * V::LEN;
+        let (bias, mut weights) = self.packed.split_at(width);
+        let mut sums = [[V::splat(simd, 0.0); VECTORS]; ROWS];
+        unroll!(v < VECTORS, 3, {
+            let bias = V::from_slice(simd, &bias[v * V::LEN..][..V::LEN]);
+            unroll!(r < ROWS, 28, { sums[r][v] = bias });
+        });
+        self.segments::<ROWS, STEP>(
+            at,
+            #[inline(always)]
+            |rows| {
+                let depth = rows[0].len();
+                let (segment, rest) = weights.split_at(depth * width);
+                weights = rest;
                 for (k, weights) in (0..depth).zip(segment.chunks_exact(width)) {
-                    unroll!(r < ROWS, 14, {
+                    unroll!(r < ROWS, 28, {
                         let input = V::splat(simd, rows[r][k]);
                         unroll!(v < VECTORS, 3, {
                             let weight = V::from_slice(simd, &weights[v * V::LEN..][..V::LEN]);
@@ -265,11 +297,72 @@ impl Weights<'_> {
                         });
                     });
                 }
+            },
+        );
+        sums
+    }
+
+    /// The same of a half panel. What is left of a segment's pairs is paired with a zero.
+    #[inline(always)]
+    fn half_sums<S: Simd, const ROWS: usize, const STEP: usize>(&self, simd: S, at: At) -> [[f32x8<S>; 1]; ROWS] {
+        let (bias, mut weights) = self.packed.split_at(2 * HALF);
+        let mut sums = [f32x16::from_slice(simd, bias); ROWS];
+        let mut odd = false;
+        self.segments::<ROWS, STEP>(
+            at,
+            #[inline(always)]
+            |rows| {
+                let lead = usize::from(odd);
+                if odd {
+                    let weight = f32x16::from_slice(simd, &weights[..2 * HALF]);
+                    unroll!(r < ROWS, 28, { sums[r] = pair(simd, [0.0, rows[r][0]]).mul_add(weight, sums[r]) });
+                    weights = &weights[2 * HALF..];
+                }
+                let depth = rows[0].len();
+                let count = (depth - lead) / 2;
+                let mut pairs: [&[[f32; 2]]; ROWS] = [&[]; ROWS];
+                unroll!(r < ROWS, 28, { pairs[r] = &rows[r][lead..].as_chunks().0[..count] });
+                let (segment, rest) = weights.split_at(count * 2 * HALF);
+                weights = rest;
+                for (k, weights) in (0..count).zip(segment.chunks_exact(2 * HALF)) {
+                    let weight = f32x16::from_slice(simd, weights);
+                    unroll!(r < ROWS, 28, { sums[r] = pair(simd, pairs[r][k]).mul_add(weight, sums[r]) });
+                }
+                odd = lead + 2 * count < depth;
+                if odd {
+                    let weight = f32x16::from_slice(simd, &weights[..2 * HALF]);
+                    unroll!(r < ROWS, 28, { sums[r] = pair(simd, [rows[r][depth - 1], 0.0]).mul_add(weight, sums[r]) });
+                }
+            },
+        );
+        let mut halves = [[f32x8::splat(simd, 0.0)]; ROWS];
+        unroll!(r < ROWS, 28, {
+            if r % 2 == 0 {
+                let other = if r + 1 < ROWS { sums[(r + 1) % ROWS] } else { sums[r] };
+                let (even, odd) = (sums[r].unzip_low(other), sums[r].unzip_high(other));
+                let (first, second) = (even + odd).split();
+                halves[r] = [first];
+                if r + 1 < ROWS {
+                    halves[(r + 1) % ROWS] = [second];
+                }
             }
-        }
+        });
+        halves
+    }
+
+    /// Adds the residual to a tile, clamps and stores it.
+    #[inline(always)]
+    fn finish<S: Simd, V: SimdFloat<S, Element = f32>, const ROWS: usize, const VECTORS: usize, const STEP: usize>(
+        &self,
+        simd: S,
+        at: At,
+        mut sums: [[V; VECTORS]; ROWS],
+        output: &mut PixelsMut<'_, f32>,
+    ) {
+        let step = |step: usize| if STEP == 0 { step } else { BLOCK };
         let start = |strides: Strides, r: usize| at.line * strides.row + (at.first + r) * step(strides.pixel);
         if let Some(part) = self.part {
-            unroll!(r < ROWS, 14, {
+            unroll!(r < ROWS, 28, {
                 let residual = self.residual.map(|(map, _)| &map.data[start(map.strides, r)..]);
                 let output = &mut output.data[start(output.strides, r)..][..part];
                 // A copy: were the sums themselves lent, they would live in memory.
@@ -282,18 +375,25 @@ impl Weights<'_> {
             let (residual, step) = (&map.data[start(map.strides, 0)..], step(map.strides.pixel));
             unroll!(v < VECTORS, 3, {
                 let residual = &residual[vectors[v]..][..(ROWS - 1) * step + V::LEN];
-                unroll!(r < ROWS, 14, { sums[r][v] += V::from_slice(simd, &residual[r * step..][..V::LEN]) });
+                unroll!(r < ROWS, 28, { sums[r][v] += V::from_slice(simd, &residual[r * step..][..V::LEN]) });
             });
         }
         let (low, high) = (V::splat(simd, self.clamp.low), V::splat(simd, self.clamp.high));
         let (start, step) = (start(output.strides, 0), step(output.strides.pixel));
         unroll!(v < VECTORS, 3, {
             let output = &mut output.data[start + self.output[v]..][..(ROWS - 1) * step + V::LEN];
-            unroll!(r < ROWS, 14, {
+            unroll!(r < ROWS, 28, {
                 high.min(low.max(sums[r][v])).store_slice(&mut output[r * step..][..V::LEN]);
             });
         });
     }
+}
+
+/// Two inputs in turn, as often as they fit: one load of 64 bits.
+#[inline(always)]
+fn pair<S: Simd>(simd: S, [even, odd]: [f32; 2]) -> f32x16<S> {
+    let bits = u64::from(even.to_bits()) | u64::from(odd.to_bits()) << 32;
+    f64x8::splat(simd, f64::from_bits(bits)).bitcast()
 }
 
 /// Fewer channels than a vector holds.
