@@ -145,6 +145,31 @@ fn pointwise_gradients_match_at_awkward_sizes() {
     }
     check(Kind::Pointwise, [3, 13, 11, 24], 96, &window);
     check(Kind::Pointwise, [1, 1, 1, 20], 5, &window);
+    check(Kind::Pointwise, [3, 1, 1, 700], 100, &window);
+}
+
+#[test]
+fn gradient_of_a_large_weight_sums_outer_products_on_any_number_of_threads() {
+    // Too few pixels to share and enough; outputs of whole blocks and not.
+    for (shape, outputs) in [([3, 1, 1, 700], 100), ([3, 1, 1, 600], 112), ([5, 8, 7, 700], 100), ([5, 8, 7, 600], 112)]
+    {
+        let inputs = shape[3];
+        let [input, d_output] = [(inputs, 4), (outputs, 7)]
+            .map(|(channels, seed)| values::<f64>(shape[..3].iter().product::<usize>() * channels, seed));
+        let mut expected = values::<f64>(inputs * outputs, 12);
+        for (input, d_output) in input.chunks_exact(inputs).zip(d_output.chunks_exact(outputs)) {
+            for (row, input) in expected.chunks_exact_mut(outputs).zip(input) {
+                row.iter_mut().zip(d_output).for_each(|(sum, d)| *sum += input * d);
+            }
+        }
+        let gradient = |threads| {
+            let runtime = Runtime::new().threads(threads).unwrap();
+            run::<f32>(Kind::Pointwise, shape, outputs, &Window::new(1, Padding::VALID), false, &runtime).d_weight
+        };
+        let one = gradient(1);
+        assert_alike(&format!("{shape:?} -> {outputs}"), &one, &expected);
+        assert!(one == gradient(2) && one == gradient(3), "{shape:?} -> {outputs}");
+    }
 }
 
 #[test]

@@ -6,7 +6,7 @@ use mobilenet::train::{
     Adam, AdamW, CrossEntropy, Ema, GroupOptions, Optimizer, OptimizerProgress, OptimizerState, Recipe, RmsProp,
     Schedule, Sgd, clip_gradients,
 };
-use mobilenet::{Element, Error, Result, Tensor};
+use mobilenet::{Element, Error, Result, Runtime, Tensor};
 
 const START: [f64; 3] = [0.5, -1.25, 3.0];
 /// Gradients of three steps.
@@ -85,6 +85,39 @@ fn sgd_follows_its_formula() {
         slots[0] = momentum(slots[0], d, t);
         *value -= 0.1 * (d + 0.9 * slots[0]);
     });
+}
+
+/// A weight of these values after three steps, with gradients that follow from them.
+fn stepped(values: &[f32], mut optimizer: impl Optimizer<f32>, runtime: &Runtime) -> Vec<f32> {
+    let mut net = Linear::builder(values.len(), 1).without_bias().build().unwrap();
+    net.visit_mut("", &mut |_, parameter| parameter.as_mut_slice().copy_from_slice(values));
+    for step in [1.0, -2.0, 0.5] {
+        net.visit_mut("", &mut |_, parameter| {
+            parameter.gradient_mut().iter_mut().zip(values).for_each(|(d, value)| *d = step * (value - 0.001));
+        });
+        optimizer.step_with(&mut net, runtime).unwrap();
+    }
+    net.weight().as_slice().to_vec()
+}
+
+#[test]
+fn large_parameters_are_updated_as_small_ones_on_any_number_of_threads() {
+    fn check(optimizer: impl Optimizer<f32> + Clone) {
+        let net = Linear::<f32>::builder(200_001, 1).without_bias().seed(1).build().unwrap();
+        let values = net.weight().as_slice();
+        let small = values.chunks(5000).map(|values| stepped(values, optimizer.clone(), &Runtime::new()));
+        let expected = small.collect::<Vec<_>>().concat();
+        for threads in [1, 2, 3] {
+            let runtime = Runtime::new().threads(threads).unwrap();
+            assert!(stepped(values, optimizer.clone(), &runtime) == expected, "{threads} threads: {optimizer:?}");
+        }
+    }
+    check(Sgd::new(0.1).weight_decay(0.01));
+    check(Sgd::new(0.1).momentum(0.9));
+    check(Sgd::new(0.1).momentum(0.9).nesterov());
+    check(RmsProp::pytorch(0.1));
+    check(RmsProp::tensorflow(0.1).momentum(0.9));
+    check(AdamW::new(0.1));
 }
 
 #[test]

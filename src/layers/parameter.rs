@@ -4,7 +4,7 @@ use alloc::vec::Vec;
 
 use ndarray::{ArrayD, IxDyn};
 
-use crate::Element;
+use crate::{Element, Runtime};
 
 /// What a parameter is to its layer; decides who decays, freezes or converts it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -138,6 +138,11 @@ impl<T: Element> Parameter<T> {
     /// Starts a new accumulation, in the same memory.
     pub fn zero_gradient(&mut self) {
         self.gradient.fill(T::zero());
+    }
+
+    /// The same on the runtime's threads.
+    pub(crate) fn zero_gradient_with(&mut self, runtime: &Runtime) {
+        runtime.for_each_chunk(&mut self.gradient, Runtime::PIECE, |_, piece| piece.fill(T::zero()));
     }
 
     /// Whether training leaves it alone.

@@ -210,7 +210,8 @@ impl<T: Element, L: Layer<T>, O: Optimizer<T>> Trainer<T, L, O> {
         loss_of: impl FnOnce(&CrossEntropy, &Tensor<T>) -> Result<(f64, Tensor<T>)>,
     ) -> Result<f64> {
         if self.accumulated == 0 {
-            self.net.zero_gradients();
+            let runtime = self.tape.runtime();
+            self.net.visit_mut("", &mut |_, parameter| parameter.zero_gradient_with(runtime));
         }
         let batch = self.step.wrapping_mul(self.accumulation as u64).wrapping_add(self.accumulated as u64);
         self.tape.start(crate::layers::derive_seed(self.seed, batch));
@@ -243,7 +244,7 @@ impl<T: Element, L: Layer<T>, O: Optimizer<T>> Trainer<T, L, O> {
         let learning_rate = self.learning_rate * self.schedule.factor(self.step);
         if is_last {
             self.optimizer.set_learning_rate(learning_rate);
-            self.optimizer.step(&mut self.net)?;
+            self.optimizer.step_with(&mut self.net, self.tape.runtime())?;
             self.step += 1;
             if let Some(ema) = &mut self.ema {
                 ema.update(&self.net)?;

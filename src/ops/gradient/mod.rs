@@ -22,7 +22,7 @@ use alloc::vec::Vec;
 use super::lazy::{Affine, GradientSums, Lazy, LazyGradient, Moments};
 use crate::kernels::SimdLevel;
 use crate::kernels::columns;
-use crate::{Element, Error, Result, Shape, Tensor};
+use crate::{Element, Error, Result, Runtime, Shape, Tensor};
 
 /// What a backward convolution reads and writes. Gradients of weight and bias are added to what is there, that of the
 /// input replaces it; `None` is not computed.
@@ -148,6 +148,25 @@ fn zeroed<X: Clone + Default>(values: &mut Vec<X>, len: usize) {
     values.resize(len, X::default());
 }
 
+/// Adds the parts' gradients of a large weight in order, on the runtime's threads.
+fn gather_weight<T: Element>(parts: &[Part<T>], [columns, pitch]: [usize; 2], d_weight: &mut [T], runtime: &Runtime) {
+    let rows = (Runtime::PIECE / (parts.len() * pitch)).max(1);
+    runtime.for_each_chunk(d_weight, rows * columns, |index, d_weight| {
+        for part in parts {
+            add_rows(&part.d_weight[index * rows * pitch..], pitch, d_weight, columns);
+        }
+    });
+}
+
+/// Adds rows of a pitch to rows without gaps.
+fn add_rows<T: Element>(from: &[T], pitch: usize, to: &mut [T], columns: usize) {
+    for (to, from) in to.chunks_exact_mut(columns).zip(from.chunks_exact(pitch)) {
+        for (to, from) in to.iter_mut().zip(from) {
+            *to += *from;
+        }
+    }
+}
+
 /// Adds the parts in order; returns the sums of the input's gradient if the input was lazy.
 fn gather<T: Element>(
     parts: &[Part<T>],
@@ -158,11 +177,7 @@ fn gather<T: Element>(
 ) -> Option<GradientSums> {
     if let Some(d_weight) = d_weight {
         for part in parts {
-            for (to, from) in d_weight.chunks_exact_mut(columns).zip(part.d_weight.chunks_exact(pitch)) {
-                for (to, from) in to.iter_mut().zip(from) {
-                    *to += *from;
-                }
-            }
+            add_rows(&part.d_weight, pitch, d_weight, columns);
         }
     }
     if let Some(d_bias) = d_bias {

@@ -1,14 +1,15 @@
 //! Pointwise convolution in training.
 //!
 //! A piece of pixels is a matrix product forward, and two backward: with the transposed weight for its inputs, and an
-//! outer product for the weight. The pieces of one task add to one copy of the weight's gradient.
+//! outer product for the weight. The pieces of one task add to one copy of the weight's gradient. Where there are too few
+//! pixels for several tasks, as in a classifier, the rows of the weight's gradient are shared instead.
 
 use alloc::vec;
 use alloc::vec::Vec;
 
-use super::super::lazy::{GradientSums, Lazy, Moments};
+use super::super::lazy::{GradientSums, Lazy, LazyGradient, Moments};
 use super::product::{Product, outer};
-use super::{Backward, Part, applied, check_forward, combined, gather, masked};
+use super::{Backward, Part, add_rows, applied, check_forward, combined, gather, gather_weight, masked, zeroed};
 use crate::kernels::{BLOCK, TILES, columns};
 use crate::{Element, Error, Result, Runtime, Tensor};
 
@@ -87,6 +88,13 @@ pub fn pointwise_backward<T: Element>(work: Backward<'_, T>, runtime: &Runtime) 
     let pixels = input.map.as_slice().len() / inputs;
     let tasks = (pixels / TASK).clamp(1, MOST_TASKS);
     let per_task = pixels.div_ceil(tasks);
+    let d_weight = match d_weight {
+        Some(d_weight) if tasks == 1 && d_weight.len() > Runtime::PIECE => {
+            add_by_rows(input, d_output, d_weight, runtime);
+            None
+        }
+        d_weight => d_weight,
+    };
 
     let product = d_input.is_some().then(|| Product::transposed(weight, [inputs, outputs], runtime));
     let [weight_len, bias_len] = [d_weight.is_some(), d_bias.is_some()].map(usize::from);
@@ -121,5 +129,31 @@ pub fn pointwise_backward<T: Element>(work: Backward<'_, T>, runtime: &Runtime) 
             first += count;
         }
     });
-    Ok(gather(parts, [outputs, pitch], affine, d_weight, d_bias))
+    if let Some(d_weight) = d_weight {
+        gather_weight(parts, [outputs, pitch], d_weight, runtime);
+    }
+    Ok(gather(parts, [outputs, pitch], affine, None, d_bias))
+}
+
+/// Adds what few pixels make of a large weight's gradient: threads share its rows, and what they add stays in their caches.
+fn add_by_rows<T: Element>(input: Lazy<'_, T>, d_output: LazyGradient<'_, T>, d_weight: &mut [T], runtime: &Runtime) {
+    let (level, [inputs, outputs]) = (runtime.simd_level(), [input.map, d_output.map].map(|map| map.shape()[3]));
+    let pitch = outputs.next_multiple_of(BLOCK);
+    let [input_len, output_len] = [input.map, d_output.map].map(|map| map.as_slice().len());
+    let mut scratch = runtime.scratch::<[Vec<T>; 2]>();
+    let [inputs_scratch, outputs_scratch] = &mut *scratch;
+    let input = applied(level, input, [0, input_len], inputs_scratch);
+    let gradient = combined(level, d_output, [0, output_len], pitch, outputs_scratch);
+    let rows = (Runtime::PIECE / pitch).max(1);
+    runtime.for_each_chunk(d_weight, rows * outputs, |index, d_weight| {
+        let input = (&input[index * rows..], inputs);
+        if pitch == outputs {
+            outer(level, input, (gradient, outputs), d_weight);
+            return;
+        }
+        let mut sums = runtime.scratch::<Vec<T>>();
+        zeroed(&mut sums, d_weight.len() / outputs * pitch);
+        outer(level, input, (gradient, outputs), &mut sums);
+        add_rows(&sums, pitch, d_weight, outputs);
+    });
 }

@@ -82,23 +82,24 @@ impl<'a, T: Element> Product<'a, T> {
     }
 }
 
-/// `sums[k, n] += sum over m of input[m, k] * gradient[m, n]`; pixels of the gradient, and rows of the sums, are whole
-/// blocks apart.
+/// `sums[k, n] += sum over m of input[m, k] * gradient[m, n]`, with `input_pitch` from pixel to pixel of the input; pixels
+/// of the gradient, and rows of the sums, are whole blocks apart.
 pub(super) fn outer<T: Element>(
     level: SimdLevel,
-    input: (&[T], usize),
+    (input, input_pitch): (&[T], usize),
     (gradient, outputs): (&[T], usize),
     sums: &mut [T],
 ) {
-    let (input, inputs) = input;
-    let (count, pitch) = (input.len() / inputs, outputs.next_multiple_of(kernels::BLOCK));
+    let pitch = outputs.next_multiple_of(kernels::BLOCK);
+    let [count, inputs] = [gradient, sums].map(|values| values.len() / pitch);
     let (Some(from), Some(by), Some(to)) = (T::as_f32(input), T::as_f32(gradient), T::as_f32_mut(sums)) else {
-        let input = ArrayView2::from_shape((count, inputs), input).expect("whole rows");
+        let input =
+            ArrayView2::from_shape((count, inputs).strides((input_pitch, 1)), input).expect("rows of the pitch");
         let gradient = ArrayView2::from_shape((count, pitch), gradient).expect("whole rows");
         let mut sums = ArrayViewMut2::from_shape((inputs, pitch), sums).expect("whole rows");
         general_mat_mul(T::one(), &input.t(), &gradient, T::one(), &mut sums);
         return;
     };
     let gradient = Pixels::new(by, [1, count], outputs, pitch);
-    kernels::outer(level, Pixels::dense(from, [1, count], inputs), gradient, to);
+    kernels::outer(level, Pixels::new(from, [1, count], inputs, input_pitch), gradient, to);
 }

@@ -1,7 +1,5 @@
 //! Adam, with weight decay in the gradient or apart from it.
 
-use alloc::vec::Vec;
-
 use num_traits::Float;
 
 use super::{Rule, Step};
@@ -120,7 +118,7 @@ impl Rule for AdamRule {
         &[("average", 0.0), ("square_average", 0.0)]
     }
 
-    fn update<T: Element>(&self, step: Step, values: &mut [T], gradient: &[T], memory: &mut [Vec<T>]) {
+    fn update<T: Element>(&self, step: Step, values: &mut [T], gradient: &[T], memory: &mut [&mut [T]]) {
         let [averages, squares] = memory else { unreachable!("two slots") };
         let Step { learning_rate, weight_decay, updates } = step;
         let (penalty, kept) = match self.form {
@@ -134,7 +132,7 @@ impl Rule for AdamRule {
         let [new_average, new_square] = self.betas.map(|beta| T::from_f64(1.0 - beta));
         let old_square = T::from_f64(self.betas[1]);
         let pairs = values.iter_mut().zip(gradient);
-        for (((value, &d), average), square) in pairs.zip(averages).zip(squares) {
+        for (((value, &d), average), square) in pairs.zip(averages.iter_mut()).zip(squares.iter_mut()) {
             let d = d + penalty * *value;
             *average = *average + new_average * (d - *average);
             *square = old_square * *square + new_square * d * d;

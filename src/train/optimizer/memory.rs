@@ -8,9 +8,9 @@ use alloc::vec::Vec;
 
 use super::groups::ParameterGroups;
 use super::{OptimizerProgress, OptimizerState, Rule, Step};
-use crate::layers::Layer;
+use crate::layers::{Layer, Parameter};
 use crate::train::check_non_negative;
-use crate::{Element, Error, Result};
+use crate::{Element, Error, Result, Runtime};
 
 /// Slots of each parameter that was ever updated, by name.
 #[derive(Clone, Debug, PartialEq)]
@@ -47,10 +47,11 @@ impl<T: Element> Memory<T> {
         learning_rate: f64,
         groups: &ParameterGroups,
         net: &mut dyn Layer<T>,
+        runtime: &Runtime,
     ) -> Result<()> {
         check(rule, learning_rate, groups)?;
         self.check_fit(rule, groups, net)?;
-        net.visit_mut("", &mut |name, parameter| {
+        let mut update = |name: String, parameter: &mut Parameter<T>| {
             let role = parameter.role();
             if parameter.is_frozen() || !role.is_trained() {
                 return;
@@ -60,8 +61,10 @@ impl<T: Element> Memory<T> {
             let slots = self.parameters.entry(name).or_insert_with(|| Slots::new(rule, values.len()));
             slots.updates = slots.updates.saturating_add(1);
             let step = Step { learning_rate: learning_rate * factor, weight_decay, updates: slots.updates };
-            rule.update(step, values, gradient, &mut slots.values);
-        });
+            in_pieces(rule, step, values, gradient, &mut slots.values, runtime);
+        };
+        // Entered once, not for each parameter.
+        runtime.install(|| net.visit_mut("", &mut |name, parameter| update(name, parameter)));
         self.steps = self.steps.saturating_add(1);
         Ok(())
     }
@@ -146,6 +149,25 @@ impl<T: Element> Memory<T> {
         *self = Self { steps: progress.steps, parameters };
         Ok(progress.learning_rate)
     }
+}
+
+/// Changes a parameter in pieces, which the runtime's threads share.
+fn in_pieces<T: Element, R: Rule>(
+    rule: &R,
+    step: Step,
+    values: &mut [T],
+    gradient: &[T],
+    memory: &mut [Vec<T>],
+    runtime: &Runtime,
+) {
+    let mut slots: Vec<_> = memory.iter_mut().map(|slot| slot.chunks_mut(Runtime::PIECE)).collect();
+    let pieces = values.chunks_mut(Runtime::PIECE).zip(gradient.chunks(Runtime::PIECE)).map(|(values, gradient)| {
+        let memory: Vec<_> = slots.iter_mut().filter_map(Iterator::next).collect();
+        (values, gradient, memory)
+    });
+    runtime.for_each(pieces.collect(), |(): &mut (), (values, gradient, mut memory)| {
+        rule.update(step, values, gradient, &mut memory);
+    });
 }
 
 impl<T: Element> Slots<T> {

@@ -44,8 +44,8 @@ macro_rules! optimizer {
                 $crate::train::optimizer::memory::check(&self.rule, self.learning_rate, &self.groups)
             }
 
-            fn step(&mut self, net: &mut dyn $crate::Layer<T>) -> $crate::Result<()> {
-                self.memory.step(&self.rule, self.learning_rate, &self.groups, net)
+            fn step_with(&mut self, net: &mut dyn $crate::Layer<T>, runtime: &$crate::Runtime) -> $crate::Result<()> {
+                self.memory.step(&self.rule, self.learning_rate, &self.groups, net, runtime)
             }
 
             fn learning_rate(&self) -> f64 {
@@ -82,11 +82,10 @@ pub use sgd::Sgd;
 pub use state::{OptimizerProgress, OptimizerState};
 
 use alloc::boxed::Box;
-use alloc::vec::Vec;
 use core::fmt;
 
 use crate::layers::Layer;
-use crate::{Element, Error, Result};
+use crate::{Element, Error, Result, Runtime};
 
 /// Changes the trained parameters of a network by their gradients.
 ///
@@ -99,13 +98,22 @@ pub trait Optimizer<T: Element>: fmt::Debug + Send {
     /// As said.
     fn check(&self) -> Result<()>;
 
-    /// One step on the gradients that have accumulated. It does not clear them.
+    /// One step on the gradients that have accumulated. It does not clear them. Results do not depend on the threads.
     ///
     /// # Errors
     ///
     /// If an option is outside its range, a group's pattern means no parameter, or the state belongs to another network
     /// (names or lengths differ); then nothing is changed.
-    fn step(&mut self, net: &mut dyn Layer<T>) -> Result<()>;
+    fn step_with(&mut self, net: &mut dyn Layer<T>, runtime: &Runtime) -> Result<()>;
+
+    /// One step on the calling thread.
+    ///
+    /// # Errors
+    ///
+    /// As [`Optimizer::step_with`].
+    fn step(&mut self, net: &mut dyn Layer<T>) -> Result<()> {
+        self.step_with(net, &Runtime::new())
+    }
 
     /// The learning rate of the next step.
     fn learning_rate(&self) -> f64;
@@ -130,8 +138,8 @@ impl<T: Element, O: Optimizer<T> + ?Sized> Optimizer<T> for Box<O> {
         (**self).check()
     }
 
-    fn step(&mut self, net: &mut dyn Layer<T>) -> Result<()> {
-        (**self).step(net)
+    fn step_with(&mut self, net: &mut dyn Layer<T>, runtime: &Runtime) -> Result<()> {
+        (**self).step_with(net, runtime)
     }
 
     fn learning_rate(&self) -> f64 {
@@ -152,7 +160,7 @@ impl<T: Element, O: Optimizer<T> + ?Sized> Optimizer<T> for Box<O> {
 }
 
 /// The formula of an optimizer.
-trait Rule {
+trait Rule: Sync {
     /// What errors call it.
     const NAME: &'static str;
 
@@ -170,8 +178,8 @@ trait Rule {
     /// What is remembered per element between steps: name and first value.
     fn slots(&self) -> &'static [(&'static str, f64)];
 
-    /// Changes one parameter. All slices have its length; there is one of `memory` per slot.
-    fn update<T: Element>(&self, step: Step, values: &mut [T], gradient: &[T], memory: &mut [Vec<T>]);
+    /// Changes a piece of a parameter. All slices have its length; there is one of `memory` per slot.
+    fn update<T: Element>(&self, step: Step, values: &mut [T], gradient: &[T], memory: &mut [&mut [T]]);
 }
 
 /// What a rule is told besides its own options.

@@ -1,7 +1,5 @@
 //! `RMSprop` in the two forms that the name stands for.
 
-use alloc::vec::Vec;
-
 use num_traits::Float;
 
 use super::{Rule, Step};
@@ -112,7 +110,7 @@ impl Rule for RmsPropRule {
         }
     }
 
-    fn update<T: Element>(&self, step: Step, values: &mut [T], gradient: &[T], memory: &mut [Vec<T>]) {
+    fn update<T: Element>(&self, step: Step, values: &mut [T], gradient: &[T], memory: &mut [&mut [T]]) {
         let constants = [step.learning_rate, step.weight_decay, self.momentum, self.epsilon];
         let [rate, weight_decay, momentum, epsilon] = constants.map(T::from_f64);
         let [past, present] = [self.decay, 1.0 - self.decay].map(T::from_f64);
@@ -132,7 +130,7 @@ impl Rule for RmsPropRule {
         let pairs = values.iter_mut().zip(gradient);
         match memory {
             [squares, averages] => {
-                for (((value, &d), square), average) in pairs.zip(squares).zip(averages) {
+                for (((value, &d), square), average) in pairs.zip(squares.iter_mut()).zip(averages.iter_mut()) {
                     let d = d + weight_decay * *value;
                     *square = mean_square(*square, d);
                     *average = momentum * *average + enters * d / divisor(*square);
@@ -140,7 +138,7 @@ impl Rule for RmsPropRule {
                 }
             }
             [squares] => {
-                for ((value, &d), square) in pairs.zip(squares) {
+                for ((value, &d), square) in pairs.zip(squares.iter_mut()) {
                     let d = d + weight_decay * *value;
                     *square = mean_square(*square, d);
                     *value = *value - rate * d / divisor(*square);

@@ -1,7 +1,5 @@
 //! Stochastic gradient descent with momentum.
 
-use alloc::vec::Vec;
-
 use super::{Rule, Step};
 use crate::train::check_fraction;
 use crate::{Element, Error, Result};
@@ -82,18 +80,18 @@ impl Rule for SgdRule {
         if self.momentum > 0.0 { &[("momentum", 0.0)] } else { &[] }
     }
 
-    fn update<T: Element>(&self, step: Step, values: &mut [T], gradient: &[T], memory: &mut [Vec<T>]) {
+    fn update<T: Element>(&self, step: Step, values: &mut [T], gradient: &[T], memory: &mut [&mut [T]]) {
         let [rate, decay, momentum] = [step.learning_rate, step.weight_decay, self.momentum].map(T::from_f64);
         let pairs = values.iter_mut().zip(gradient);
         match (memory, self.form) {
             ([averages], Form::Polyak) => {
-                for ((value, &d), average) in pairs.zip(averages) {
+                for ((value, &d), average) in pairs.zip(averages.iter_mut()) {
                     *average = momentum * *average + (d + decay * *value);
                     *value = *value - rate * *average;
                 }
             }
             ([averages], Form::Nesterov) => {
-                for ((value, &d), average) in pairs.zip(averages) {
+                for ((value, &d), average) in pairs.zip(averages.iter_mut()) {
                     let d = d + decay * *value;
                     *average = momentum * *average + d;
                     *value = *value - rate * (d + momentum * *average);
