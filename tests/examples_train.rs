@@ -57,14 +57,12 @@ fn succeeded(mut command: Command) -> Output {
     output
 }
 
-/// The checkpoints of two runs hold the same, and these files are the same.
+/// The checkpoints of two runs are the same, and these files.
 fn assert_same(folder: &Path, [one, other]: [&str; 2], names: &[&str]) {
-    for name in names {
+    for name in names.iter().chain(&["checkpoint.safetensors"]) {
         let [one, other] = [one, other].map(|out| fs::read(folder.join(out).join(name)).unwrap());
         assert!(one == other, "{name} differs");
     }
-    let [one, other] = [one, other].map(|out| checkpoint(&folder.join(out)));
-    assert!(one == other, "the checkpoints differ");
 }
 
 fn checkpoint(folder: &Path) -> Checkpoint<f32> {

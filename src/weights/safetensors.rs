@@ -5,7 +5,7 @@
 //! in a debug build on sizes near 2^64.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
 use half::f16;
@@ -108,10 +108,23 @@ impl<T: Element> StateDict<T> {
         if let Some(note) = note {
             metadata.insert(NOTE_KEY.to_owned(), note.to_owned());
         }
-        let bytes = safetensors::serialize(encoded, Some(metadata)).map_err(|error| Error::format(FORMAT, error))?;
+        let sorted =
+            serde_json::to_vec(&BTreeMap::from_iter(&metadata)).map_err(|error| Error::format(FORMAT, error))?;
+        let mut bytes =
+            safetensors::serialize(encoded, Some(metadata)).map_err(|error| Error::format(FORMAT, error))?;
         // What is written can be read.
         split(&bytes)?;
+        sort_metadata(&mut bytes, &sorted);
         Ok(bytes)
+    }
+}
+
+/// Puts a file's metadata, which comes in a hash map's order and so in another one for each file, in the order of its keys.
+fn sort_metadata(bytes: &mut [u8], sorted: &[u8]) {
+    const BEFORE: &[u8] = br#"{"__metadata__":"#;
+    let header = &mut bytes[size_of::<u64>()..];
+    if header.starts_with(BEFORE) {
+        header[BEFORE.len()..][..sorted.len()].copy_from_slice(sorted);
     }
 }
 
