@@ -4,9 +4,44 @@ use super::{Gradient, Layer, Signal, Tape};
 use crate::engine::{Graph, Value};
 use crate::{Element, Error, Result, Runtime, Shape, Tensor, ops};
 
+/// What a mean keeps for backward, and its gradient.
+mod average {
+    use super::{Element, Result, Shape, Signal, Tape, Tensor, ops};
+
+    /// Of the input, the shape.
+    pub(super) fn keep<T: Element>(input: Signal<T>, tape: &mut Tape<T>) {
+        tape.push(input.shape());
+        tape.recycle(input);
+    }
+
+    pub(super) fn backward<T: Element>(d_output: &Tensor<T>, tape: &mut Tape<T>) -> Result<Tensor<T>> {
+        let shape: Shape = tape.pop()?;
+        let mut d_input = tape.tensor(shape)?;
+        ops::global_average_pool_gradient(d_output, &mut d_input)?;
+        Ok(d_input)
+    }
+}
+
+/// What a maximum keeps for backward, and its gradient.
+mod max {
+    use super::{Element, Result, Signal, Tape, Tensor, ops};
+
+    pub(super) fn keep<T: Element>(input: Signal<T>, tape: &mut Tape<T>) {
+        tape.push(input);
+    }
+
+    pub(super) fn backward<T: Element>(d_output: &Tensor<T>, tape: &mut Tape<T>) -> Result<Tensor<T>> {
+        let input: Signal<T> = tape.pop()?;
+        let mut d_input = tape.tensor(input.shape())?;
+        ops::global_max_pool_gradient(&input.map, d_output, &mut d_input)?;
+        tape.recycle(input);
+        Ok(d_input)
+    }
+}
+
 /// A layer without parameters that reduces each map to one pixel.
 macro_rules! global_pools {
-    ($($(#[$attribute:meta])* $name:ident = $function:path, $gradient:path, $operator:ident, $operation:literal;)*) => {$(
+    ($($(#[$attribute:meta])* $name:ident = $function:path, $train:ident, $operator:ident, $operation:literal;)*) => {$(
         $(#[$attribute])*
         #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
         pub struct $name;
@@ -32,17 +67,16 @@ macro_rules! global_pools {
                 let needs_gradient = input.needs_gradient();
                 let output = $function(&input.map)?;
                 if needs_gradient {
-                    tape.push(input);
+                    $train::keep(input, tape);
+                } else {
+                    tape.recycle(input);
                 }
                 Ok(Signal::output(output, needs_gradient))
             }
 
             fn backward(&mut self, d_output: Gradient<T>, tape: &mut Tape<T>) -> Result<Option<Gradient<T>>> {
-                let input: Signal<T> = tape.pop()?;
-                let mut map = tape.tensor(input.shape())?;
-                $gradient(&input.map, &d_output.into_tensor(tape)?, &mut map)?;
-                tape.recycle(input);
-                Ok(Some(Gradient::new(map)))
+                let d_output = d_output.into_tensor(tape)?;
+                Ok(Some(Gradient::new($train::backward(&d_output, tape)?)))
             }
 
             fn lower<'a>(&'a self, graph: &mut Graph<'a>, name: &str, input: Value) -> Result<Value> {
@@ -56,8 +90,8 @@ global_pools! {
     /// Mean over each map: `[N, H, W, C] -> [N, 1, 1, C]`.
     #[doc(alias = "AdaptiveAvgPool2d")]
     #[doc(alias = "GlobalAveragePooling2D")]
-    GlobalAveragePool = ops::global_average_pool, ops::global_average_pool_gradient, global_average, "global_average_pool";
+    GlobalAveragePool = ops::global_average_pool, average, global_average, "global_average_pool";
     /// Greatest value of each map: `[N, H, W, C] -> [N, 1, 1, C]`.
     #[doc(alias = "GlobalMaxPooling2D")]
-    GlobalMaxPool = ops::global_max_pool, ops::global_max_pool_gradient, global_max, "global_max_pool";
+    GlobalMaxPool = ops::global_max_pool, max, global_max, "global_max_pool";
 }

@@ -67,18 +67,16 @@ fn global<T: Element>(
 ///
 /// # Errors
 ///
-/// If `d_output` is not `[N, 1, 1, C]`, or `d_input` not of the input's shape.
-pub fn global_average_pool_gradient<T: Element>(
-    input: &Tensor<T>,
-    d_output: &Tensor<T>,
-    d_input: &mut Tensor<T>,
-) -> Result<()> {
-    global_gradient(input, d_output, d_input, |input, d_output, d_input| {
-        let (channels, share) = (d_output.len(), T::one() / T::from_f64((input.len() / d_output.len()) as f64));
-        for pixel in d_input.chunks_exact_mut(channels) {
+/// If `d_output` is not `[N, 1, 1, C]`.
+pub fn global_average_pool_gradient<T: Element>(d_output: &Tensor<T>, d_input: &mut Tensor<T>) -> Result<()> {
+    let [_, h, w, c] = d_input.shape();
+    let share = T::one() / T::from_f64((h * w) as f64);
+    for (d_output, d_input) in images(d_output, d_input)? {
+        for pixel in d_input.chunks_exact_mut(c) {
             pixel.iter_mut().zip(d_output).for_each(|(to, &from)| *to = from * share);
         }
-    })
+    }
+    Ok(())
 }
 
 /// The gradient of [`global_max_pool`]: the first of the greatest pixels gets it. Replaces what is in `d_input`.
@@ -91,41 +89,37 @@ pub fn global_max_pool_gradient<T: Element>(
     d_output: &Tensor<T>,
     d_input: &mut Tensor<T>,
 ) -> Result<()> {
-    global_gradient(input, d_output, d_input, |input, d_output, d_input| {
-        let channels = d_output.len();
+    if d_input.shape() != input.shape() {
+        return Err(Error::shape("global_pool", "d_input", &d_input.shape(), format_args!("{:?}", input.shape())));
+    }
+    let mut input = input.as_slice();
+    for (d_output, d_input) in images(d_output, d_input)? {
+        let image;
+        (image, input) = input.split_at(d_input.len());
         d_input.fill(T::zero());
         for (c, &gradient) in d_output.iter().enumerate() {
             let mut greatest = c;
-            for at in (c..input.len()).step_by(channels) {
+            for at in (c..image.len()).step_by(d_output.len()) {
                 // As in the forward pass, a NaN wins.
-                if input[at] > input[greatest] || (input[at].is_nan() && !input[greatest].is_nan()) {
+                if image[at] > image[greatest] || (image[at].is_nan() && !image[greatest].is_nan()) {
                     greatest = at;
                 }
             }
             d_input[greatest] = gradient;
         }
-    })
+    }
+    Ok(())
 }
 
-/// Image by image.
-fn global_gradient<T: Element>(
-    input: &Tensor<T>,
-    d_output: &Tensor<T>,
-    d_input: &mut Tensor<T>,
-    work: impl Fn(&[T], &[T], &mut [T]),
-) -> Result<()> {
-    let [n, h, w, c] = input.shape();
+/// The gradients by output and input of each image that has any.
+fn images<'a, T: Element>(
+    d_output: &'a Tensor<T>,
+    d_input: &'a mut Tensor<T>,
+) -> Result<impl Iterator<Item = (&'a [T], &'a mut [T])>> {
+    let [n, h, w, c] = d_input.shape();
     if d_output.shape() != [n, 1, 1, c] {
         return Err(Error::shape("global_pool", "d_output", &d_output.shape(), format_args!("[{n}, 1, 1, {c}]")));
     }
-    if d_input.shape() != input.shape() {
-        return Err(Error::shape("global_pool", "d_input", &d_input.shape(), format_args!("{:?}", input.shape())));
-    }
-    if h * w * c > 0 {
-        let images = input.as_slice().chunks_exact(h * w * c).zip(d_input.as_mut_slice().chunks_exact_mut(h * w * c));
-        for ((input, d_input), d_output) in images.zip(d_output.as_slice().chunks_exact(c)) {
-            work(input, d_output, d_input);
-        }
-    }
-    Ok(())
+    let d_inputs = d_input.as_mut_slice().chunks_exact_mut((h * w * c).max(1));
+    Ok(d_output.as_slice().chunks_exact(c.max(1)).zip(d_inputs))
 }
