@@ -178,7 +178,7 @@ fn summary(evaluation: &Evaluation) -> String {
 }
 
 fn message(loss: f64, validation: Option<Validation>) -> String {
-    let accuracy = validation.map(|validation| format!(", accuracy {:.1} %", 100.0 * validation.accuracy));
+    let accuracy = validation.map(|validation| format!(", validation accuracy {:.1} %", 100.0 * validation.accuracy));
     format!("loss {loss:.3}{}", accuracy.unwrap_or_default())
 }
 
