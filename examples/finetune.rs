@@ -7,60 +7,43 @@ mod common;
 mod training;
 
 use std::io::{Write, stdout};
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use common::Result;
-use mobilenet::data::{Augmentation, ImageFolder};
+use mobilenet::data::Augmentation;
 use mobilenet::models::Network;
 use mobilenet::preprocess::{Filter, Preprocess, Resize};
 use mobilenet::pretrained;
 use mobilenet::train::Evaluation;
-use training::{Interrupt, OPTIONS_HELP, Options, Run, Task, shapes};
+use training::{Interrupt, Options, Run, Task, VALIDATION};
 
 const HELP: &str = "\
 Fine-tunes the MobileNetV2 in the crate; on generated images of coloured shapes unless told otherwise.
 
-  --data FOLDER        one's own images: a sub-folder of JPEG or PNG files for each class
   --unfreeze N         train the last N of the 19 feature blocks too, not the head alone
   --folds K            K runs, each validated on another part of the images, in place of one";
 
 /// Of each generated class.
 const IMAGES_PER_CLASS: usize = 20;
 
-/// Part of the images that is kept from training.
-const VALIDATION: f64 = 0.2;
-
 fn main() -> ExitCode {
     common::report(run())
 }
 
 fn run() -> Result<ExitCode> {
-    use lexopt::prelude::*;
-    let (mut data, mut unfreeze, mut folds) = (None::<PathBuf>, 0, None);
-    let mut options = Options::new(15, 16, 5e-3, "target/finetune");
-    let mut parser = lexopt::Parser::from_env();
-    while let Some(argument) = parser.next()? {
-        match argument {
-            Long("data") => data = Some(parser.value()?.into()),
-            Long("unfreeze") => unfreeze = parser.value()?.parse()?,
-            Long("folds") => folds = Some(parser.value()?.parse()?),
-            Long("help") | Short('h') => {
-                writeln!(stdout(), "{HELP}\n{OPTIONS_HELP}")?;
-                return Ok(ExitCode::SUCCESS);
-            }
-            Long(name) => {
-                let name = name.to_owned();
-                options.set(&name, &mut parser)?;
-            }
-            _ => return Err(argument.unexpected().into()),
+    use lexopt::ValueExt;
+    let (mut unfreeze, mut folds) = (0, None);
+    let options = Options::new(15, 16, 5e-3, "target/finetune").read(HELP, |name, parser| {
+        match name {
+            "unfreeze" => unfreeze = parser.value()?.parse()?,
+            "folds" => folds = Some(parser.value()?.parse()?),
+            _ => return Ok(false),
         }
-    }
+        Ok(true)
+    })?;
+    let Some(options) = options else { return Ok(ExitCode::SUCCESS) };
     let interrupt = Interrupt::listen()?;
-    let images = match data {
-        Some(folder) => ImageFolder::open(folder)?,
-        None => shapes(IMAGES_PER_CLASS, 224, options.seed)?,
-    };
+    let images = options.images(IMAGES_PER_CLASS, 224)?;
     let mut net: Network<f32> = pretrained::mobilenet_v2_network()?.into();
     net.replace_head(images.classes().len())?.unfreeze_last(unfreeze)?;
     let runs = match folds {

@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use common::{Model, Result};
 use mobilenet::layers::Initializer;
-use mobilenet::{CompileOptions, Layer, Runtime, SimdLevel, Tensor};
+use mobilenet::{CompileOptions, Layer, Runtime, SimdLevel};
 
 const HELP: &str = "\
 Times one image of 224 x 224 through a compiled network with random weights, and compares its output with the layers'.
@@ -33,31 +33,26 @@ fn main() -> ExitCode {
 }
 
 fn run() -> Result<ExitCode> {
-    use lexopt::prelude::*;
+    use lexopt::ValueExt;
     let (mut name, mut threads, mut runs, mut level) = (String::from("v2_100"), 1, 60, SimdLevel::detect());
-    let mut parser = lexopt::Parser::from_env();
-    while let Some(argument) = parser.next()? {
-        match argument {
-            Long("model") => name = parser.value()?.parse()?,
-            Long("threads") => threads = parser.value()?.parse()?,
-            Long("runs") => runs = parser.value()?.parse()?,
-            Long("level") => level = parser.value()?.parse()?,
-            Long("help") | Short('h') => {
-                writeln!(stdout(), "{HELP}")?;
-                return Ok(ExitCode::SUCCESS);
-            }
-            _ => return Err(argument.unexpected().into()),
+    let goes_on = common::read_options(HELP, |option, parser| {
+        match option {
+            "model" => name = parser.value()?.parse()?,
+            "threads" => threads = parser.value()?.parse()?,
+            "runs" => runs = parser.value()?.parse()?,
+            "level" => level = parser.value()?.parse()?,
+            _ => return Ok(false),
         }
+        Ok(true)
+    })?;
+    if !goes_on {
+        return Ok(ExitCode::SUCCESS);
     }
-    if !(1..=MOST_RUNS).contains(&runs) {
-        return Err(format!("--runs is {runs}, expected 1 to {MOST_RUNS}").into());
-    }
+    common::check_runs(runs, MOST_RUNS)?;
 
     let runtime = Runtime::new().level(level)?.threads(threads)?;
     let net = name.parse::<Model>()?.build(None, Initializer::Timm)?;
-    // A pattern without symmetry, between -1 and 1.
-    let image =
-        Tensor::from_fn([1, 224, 224, 3], |[_, h, w, c]| ((h * 31 + w * 17 + c * 7) % 255) as f32 / 127.0 - 1.0)?;
+    let image = common::pattern(224)?;
     let begin = Instant::now();
     let mut engine = net.compile(image.shape(), &CompileOptions::new().runtime(runtime.clone()))?;
     let compile = begin.elapsed().as_secs_f64() * 1e3;

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use common::{Model, Result};
 use mobilenet::layers::Initializer;
-use mobilenet::{CompileOptions, Layer, Runtime, SimdLevel, Tensor};
+use mobilenet::{CompileOptions, Layer, Runtime, SimdLevel};
 
 const HELP: &str = "\
 Shows the steps that a network compiles to, their kernels and buffers, then the time of each with a bar.
@@ -27,32 +27,28 @@ fn main() -> ExitCode {
 }
 
 fn run() -> Result<ExitCode> {
-    use lexopt::prelude::*;
+    use lexopt::ValueExt;
     let (mut model, mut size, mut threads, mut runs): (Model, _, _, _) = ("v2".parse()?, 224, 1, 50);
     let mut level = SimdLevel::detect();
-    let mut parser = lexopt::Parser::from_env();
-    while let Some(argument) = parser.next()? {
-        match argument {
-            Long("model") => model = parser.value()?.parse()?,
-            Long("size") => size = parser.value()?.parse()?,
-            Long("threads") => threads = parser.value()?.parse()?,
-            Long("level") => level = parser.value()?.parse()?,
-            Long("runs") => runs = parser.value()?.parse()?,
-            Long("help") | Short('h') => {
-                writeln!(stdout(), "{HELP}")?;
-                return Ok(ExitCode::SUCCESS);
-            }
-            _ => return Err(argument.unexpected().into()),
+    let goes_on = common::read_options(HELP, |name, parser| {
+        match name {
+            "model" => model = parser.value()?.parse()?,
+            "size" => size = parser.value()?.parse()?,
+            "threads" => threads = parser.value()?.parse()?,
+            "level" => level = parser.value()?.parse()?,
+            "runs" => runs = parser.value()?.parse()?,
+            _ => return Ok(false),
         }
+        Ok(true)
+    })?;
+    if !goes_on {
+        return Ok(ExitCode::SUCCESS);
     }
-    if !(1..=MOST_RUNS).contains(&runs) {
-        return Err(format!("--runs is {runs}, expected 1 to {MOST_RUNS}").into());
-    }
+    common::check_runs(runs, MOST_RUNS)?;
     let net = model.build(None, Initializer::Timm)?;
     let runtime = Runtime::new().level(level)?.threads(threads)?;
     let mut engine = net.compile([1, size, size, 3], &CompileOptions::new().runtime(runtime))?;
-    let image =
-        Tensor::from_fn([1, size, size, 3], |[_, h, w, c]| ((h * 31 + w * 17 + c * 7) % 255) as f32 / 127.0 - 1.0)?;
+    let image = common::pattern(size)?;
     writeln!(stdout(), "{}\n", engine.plan())?;
     writeln!(stdout(), "{}", engine.profile(image.view(), runs)?)?;
     Ok(ExitCode::SUCCESS)

@@ -6,18 +6,16 @@ mod common;
 mod training;
 
 use std::io::{Write, stdout};
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use common::{Model, Result};
-use mobilenet::data::{Augmentation, ImageFolder};
+use mobilenet::data::Augmentation;
 use mobilenet::preprocess::Preprocess;
-use training::{Interrupt, OPTIONS_HELP, Options, Run, Task, shapes};
+use training::{Interrupt, Options, Run, Task, VALIDATION};
 
 const HELP: &str = "\
 Trains a network from nothing; on generated images of coloured shapes unless told otherwise.
 
-  --data FOLDER        one's own images: a sub-folder of JPEG or PNG files for each class
   --model NAME         v1, v2, or with alpha in per cent, such as v2_035 (default v1_025)
   --alpha A            width multiplier, any positive number
   --size N             pixels of the network's input (default 64)";
@@ -28,40 +26,25 @@ const IMAGES_PER_CLASS: usize = 400;
 /// Most pixels of a side of a generated image, which is resized to what the network takes.
 const MOST_SIDE: u32 = 128;
 
-/// Part of the images that is kept from training.
-const VALIDATION: f64 = 0.2;
-
 fn main() -> ExitCode {
     common::report(run())
 }
 
 fn run() -> Result<ExitCode> {
-    use lexopt::prelude::*;
-    let (mut data, mut model, mut size) = (None::<PathBuf>, "v1_025".parse::<Model>()?, 64);
-    let mut options = Options::new(40, 32, 3e-3, "target/train");
-    let mut parser = lexopt::Parser::from_env();
-    while let Some(argument) = parser.next()? {
-        match argument {
-            Long("data") => data = Some(parser.value()?.into()),
-            Long("model") => model = parser.value()?.parse()?,
-            Long("alpha") => model.alpha = parser.value()?.parse()?,
-            Long("size") => size = parser.value()?.parse()?,
-            Long("help") | Short('h') => {
-                writeln!(stdout(), "{HELP}\n{OPTIONS_HELP}")?;
-                return Ok(ExitCode::SUCCESS);
-            }
-            Long(name) => {
-                let name = name.to_owned();
-                options.set(&name, &mut parser)?;
-            }
-            _ => return Err(argument.unexpected().into()),
+    use lexopt::ValueExt;
+    let (mut model, mut size) = ("v1_025".parse::<Model>()?, 64);
+    let options = Options::new(40, 32, 3e-3, "target/train").read(HELP, |name, parser| {
+        match name {
+            "model" => model = parser.value()?.parse()?,
+            "alpha" => model.alpha = parser.value()?.parse()?,
+            "size" => size = parser.value()?.parse()?,
+            _ => return Ok(false),
         }
-    }
+        Ok(true)
+    })?;
+    let Some(options) = options else { return Ok(ExitCode::SUCCESS) };
     let interrupt = Interrupt::listen()?;
-    let images = match data {
-        Some(folder) => ImageFolder::open(folder)?,
-        None => shapes(IMAGES_PER_CLASS, size.min(MOST_SIDE), options.seed)?,
-    };
+    let images = options.images(IMAGES_PER_CLASS, size.min(MOST_SIDE))?;
     let net = model.fresh(images.classes().len(), options.seed)?;
     let preprocess = Preprocess::of(net.source(), net.architecture()).size(size);
     let (training, validation) = images.split(VALIDATION, options.seed)?;

@@ -28,24 +28,23 @@ fn main() -> ExitCode {
 }
 
 fn run() -> Result<ExitCode> {
-    use lexopt::prelude::*;
+    use lexopt::ValueExt;
     let (mut name, mut frozen) = (String::from("v2_100"), false);
     let (mut batch, mut size, mut threads, mut steps) = (16, 224, 2, 5_usize);
-    let mut parser = lexopt::Parser::from_env();
-    while let Some(argument) = parser.next()? {
-        match argument {
-            Long("model") => name = parser.value()?.parse()?,
-            Long("batch") => batch = parser.value()?.parse()?,
-            Long("size") => size = parser.value()?.parse()?,
-            Long("threads") => threads = parser.value()?.parse()?,
-            Long("steps") => steps = parser.value()?.parse()?,
-            Long("frozen") => frozen = true,
-            Long("help") | Short('h') => {
-                writeln!(stdout(), "{HELP}")?;
-                return Ok(ExitCode::SUCCESS);
-            }
-            _ => return Err(argument.unexpected().into()),
+    let goes_on = common::read_options(HELP, |option, parser| {
+        match option {
+            "model" => name = parser.value()?.parse()?,
+            "batch" => batch = parser.value()?.parse()?,
+            "size" => size = parser.value()?.parse()?,
+            "threads" => threads = parser.value()?.parse()?,
+            "steps" => steps = parser.value()?.parse()?,
+            "frozen" => frozen = true,
+            _ => return Ok(false),
         }
+        Ok(true)
+    })?;
+    if !goes_on {
+        return Ok(ExitCode::SUCCESS);
     }
     if steps == 0 {
         return Err("--steps is 0, expected at least 1".into());

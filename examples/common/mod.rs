@@ -1,13 +1,14 @@
-//! What the examples' command lines share: networks by name, and errors in a few lines.
+//! What the examples' command lines share: options, networks by name, and errors in a few lines.
 #![allow(dead_code, reason = "each example uses its part")]
 
 use std::error::Error;
+use std::io::{Write, stdout};
 use std::process::ExitCode;
 use std::str::FromStr;
 
 use mobilenet::layers::Initializer;
 use mobilenet::models::Network;
-use mobilenet::{Architecture, MobileNetV1, MobileNetV2, WeightSource};
+use mobilenet::{Architecture, MobileNetV1, MobileNetV2, Tensor, WeightSource};
 
 pub(crate) type Result<T, E = Box<dyn Error>> = std::result::Result<T, E>;
 
@@ -23,6 +24,43 @@ pub(crate) fn report(outcome: Result<ExitCode>) -> ExitCode {
         }
         ExitCode::FAILURE
     })
+}
+
+/// Reads a command line of options alone. `set` takes the value of an option of this name, if it knows it. Returns `false`
+/// if help was asked for, which is then printed.
+pub(crate) fn read_options(help: &str, mut set: impl FnMut(&str, &mut lexopt::Parser) -> Result<bool>) -> Result<bool> {
+    use lexopt::prelude::*;
+    let mut parser = lexopt::Parser::from_env();
+    while let Some(argument) = parser.next()? {
+        match argument {
+            Long("help") | Short('h') => {
+                writeln!(stdout(), "{help}")?;
+                return Ok(false);
+            }
+            Long(name) => {
+                let name = name.to_owned();
+                if !set(&name, &mut parser)? {
+                    return Err(Long(&name).unexpected().into());
+                }
+            }
+            _ => return Err(argument.unexpected().into()),
+        }
+    }
+    Ok(true)
+}
+
+/// Refuses a number of runs of which none or too many were asked for.
+pub(crate) fn check_runs(runs: usize, most: usize) -> Result<()> {
+    if !(1..=most).contains(&runs) {
+        return Err(format!("--runs is {runs}, expected 1 to {most}").into());
+    }
+    Ok(())
+}
+
+/// An image without symmetry, between -1 and 1: the one that `benches/peers/peer.py` has.
+pub(crate) fn pattern(size: usize) -> Result<Tensor<f32>> {
+    let value = |[_, h, w, c]: [usize; 4]| ((h * 31 + w * 17 + c * 7) % 255) as f32 / 127.0 - 1.0;
+    Ok(Tensor::from_fn([1, size, size, 3], value)?)
 }
 
 /// A family and a width: `v1_100`, `v2_035`; `v1` and `v2` mean alpha 1.

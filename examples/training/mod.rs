@@ -7,6 +7,5 @@ mod run;
 mod shapes;
 
 pub(crate) use interrupt::Interrupt;
-pub(crate) use options::{OPTIONS_HELP, Options};
+pub(crate) use options::{Options, VALIDATION};
 pub(crate) use run::{Run, Task};
-pub(crate) use shapes::shapes;

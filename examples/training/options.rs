@@ -3,10 +3,14 @@
 use std::path::PathBuf;
 use std::thread::available_parallelism;
 
-use crate::common::Result;
+use mobilenet::data::ImageFolder;
+
+use super::shapes::shapes;
+use crate::common::{Result, read_options};
 
 /// The end of the help text; defaults are the example's.
-pub(crate) const OPTIONS_HELP: &str = "\
+const HELP: &str = "\
+  --data FOLDER        one's own images: a sub-folder of JPEG or PNG files for each class
   --epochs N           passes over the training images
   --batch N            images of a step
   --lr X               learning rate at its highest: it warms up, then falls along a cosine
@@ -17,11 +21,16 @@ pub(crate) const OPTIONS_HELP: &str = "\
   --resume             go on from the checkpoint in that folder, if there is one
   --help               this text";
 
+/// Part of the images that is kept from training.
+pub(crate) const VALIDATION: f64 = 0.2;
+
 /// More share too little work of such small networks.
 const MOST_THREADS: usize = 8;
 
 #[derive(Clone, Debug)]
 pub(crate) struct Options {
+    /// One's own images.
+    data: Option<PathBuf>,
     pub(crate) epochs: u64,
     pub(crate) batch: usize,
     pub(crate) learning_rate: f64,
@@ -36,13 +45,43 @@ pub(crate) struct Options {
 impl Options {
     pub(crate) fn new(epochs: u64, batch: usize, learning_rate: f64, out: &str) -> Self {
         let threads = available_parallelism().map_or(1, |count| count.get().min(MOST_THREADS));
-        Self { epochs, batch, learning_rate, seed: 7, threads, steps: u64::MAX, out: out.into(), resume: false }
+        Self {
+            data: None,
+            epochs,
+            batch,
+            learning_rate,
+            seed: 7,
+            threads,
+            steps: u64::MAX,
+            out: out.into(),
+            resume: false,
+        }
     }
 
-    /// Takes the option of this name, which the example itself does not know.
-    pub(crate) fn set(&mut self, name: &str, parser: &mut lexopt::Parser) -> Result<()> {
+    /// Reads the command line. `set` takes the value of an option of the example's own, if it knows it. Returns nothing if
+    /// help was asked for, which is then printed.
+    pub(crate) fn read(
+        mut self,
+        help: &str,
+        mut set: impl FnMut(&str, &mut lexopt::Parser) -> Result<bool>,
+    ) -> Result<Option<Self>> {
+        let goes_on =
+            read_options(&format!("{help}\n{HELP}"), |name, parser| Ok(set(name, parser)? || self.set(name, parser)?))?;
+        Ok(goes_on.then_some(self))
+    }
+
+    /// The user's images, or generated ones of `side` pixels.
+    pub(crate) fn images(&self, per_class: usize, side: u32) -> Result<ImageFolder> {
+        match &self.data {
+            Some(folder) => Ok(ImageFolder::open(folder)?),
+            None => shapes(per_class, side, self.seed),
+        }
+    }
+
+    fn set(&mut self, name: &str, parser: &mut lexopt::Parser) -> Result<bool> {
         use lexopt::ValueExt;
         match name {
+            "data" => self.data = Some(parser.value()?.into()),
             "epochs" => self.epochs = parser.value()?.parse()?,
             "batch" => self.batch = parser.value()?.parse()?,
             "lr" => self.learning_rate = parser.value()?.parse()?,
@@ -51,8 +90,8 @@ impl Options {
             "steps" => self.steps = parser.value()?.parse()?,
             "out" => self.out = parser.value()?.into(),
             "resume" => self.resume = true,
-            _ => return Err(lexopt::Arg::Long(name).unexpected().into()),
+            _ => return Ok(false),
         }
-        Ok(())
+        Ok(true)
     }
 }
