@@ -150,25 +150,34 @@ fn pointwise_gradients_match_at_awkward_sizes() {
 
 #[test]
 fn gradient_of_a_large_weight_sums_outer_products_on_any_number_of_threads() {
+    let dense = |groups| Kind::Dense { groups };
     // Too few pixels to share and enough; outputs of whole blocks and not.
-    for (shape, outputs) in [([3, 1, 1, 700], 100), ([3, 1, 1, 600], 112), ([5, 8, 7, 700], 100), ([5, 8, 7, 600], 112)]
-    {
-        let inputs = shape[3];
+    for (kind, groups, shape, outputs) in [
+        (Kind::Pointwise, 1, [3, 1, 1, 700], 100),
+        (Kind::Pointwise, 1, [3, 1, 1, 600], 112),
+        (Kind::Pointwise, 1, [5, 8, 7, 700], 100),
+        (Kind::Pointwise, 1, [5, 8, 7, 600], 112),
+        (dense(1), 1, [5, 3, 2, 700], 100),
+        (dense(2), 2, [5, 3, 2, 800], 200),
+    ] {
+        let (inputs, name) = (shape[3], format!("{kind:?} {shape:?} -> {outputs}"));
         let [input, d_output] = [(inputs, 4), (outputs, 7)]
             .map(|(channels, seed)| values::<f64>(shape[..3].iter().product::<usize>() * channels, seed));
-        let mut expected = values::<f64>(inputs * outputs, 12);
+        let mut expected = values::<f64>(inputs / groups * outputs, 12);
         for (input, d_output) in input.chunks_exact(inputs).zip(d_output.chunks_exact(outputs)) {
-            for (row, input) in expected.chunks_exact_mut(outputs).zip(input) {
-                row.iter_mut().zip(d_output).for_each(|(sum, d)| *sum += input * d);
+            for (at, sum) in expected.iter_mut().enumerate() {
+                let (row, output) = (at / outputs, at % outputs);
+                let group = output / (outputs / groups);
+                *sum += input[group * (inputs / groups) + row] * d_output[output];
             }
         }
         let gradient = |threads| {
             let runtime = Runtime::new().threads(threads).unwrap();
-            run::<f32>(Kind::Pointwise, shape, outputs, &Window::new(1, Padding::VALID), false, &runtime).d_weight
+            run::<f32>(kind, shape, outputs, &Window::new(1, Padding::VALID), false, &runtime).d_weight
         };
         let one = gradient(1);
-        assert_alike(&format!("{shape:?} -> {outputs}"), &one, &expected);
-        assert!(one == gradient(2) && one == gradient(3), "{shape:?} -> {outputs}");
+        assert_alike(&name, &one, &expected);
+        assert!(one == gradient(2) && one == gradient(3), "{name}");
     }
 }
 

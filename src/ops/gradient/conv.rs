@@ -4,17 +4,16 @@
 //! with a patch per pixel, and the input's is added back from the patches. In a MobileNet this is the stem alone, whose
 //! input needs no gradient.
 
-use alloc::vec;
 use alloc::vec::Vec;
 
 use ndarray::ArrayView4;
 
 use super::super::Epilogue;
 use super::super::conv::conv2d_into;
-use super::super::lazy::{GradientSums, Lazy, Moments, apply, mask, moments as moments_of};
+use super::super::lazy::{GradientSums, Lazy, LazyGradient, Moments, apply, mask, moments as moments_of};
 use super::product::{Product, outer};
-use super::{Backward, Part, applied, combined, gather, zeroed};
-use crate::kernels::{BLOCK, columns};
+use super::{Backward, Part, applied, combined, gather, gather_weight, zeroed};
+use crate::kernels::{BLOCK, SimdLevel};
 use crate::shape::Conv2dGeometry;
 use crate::{Element, Error, Result, Runtime, Tensor, Window};
 
@@ -72,110 +71,141 @@ pub fn conv_backward<T: Element>(
     work.check("conv_backward", shape, geometry.taps() * (inputs / groups) * outputs)?;
     let Backward { input, d_output, weight, d_weight, d_bias, mut d_input } = work;
     let size = GroupSize { depth: geometry.taps() * (inputs / groups), outputs: outputs / groups };
-    let pitch = size.outputs.next_multiple_of(BLOCK);
-    let [input_len, output_len] = [geometry.input_pixels() * inputs, geometry.output_pixels() * outputs];
-    let products_len = if d_input.is_some() { groups } else { 0 };
-    let matrices: Vec<_> = (0..products_len).map(|group| size.matrix(weight, group, outputs)).collect();
-    let products: Vec<_> =
+    let matrices_len = if d_input.is_some() { groups } else { 0 };
+    let matrices: Vec<_> = (0..matrices_len).map(|group| size.matrix(weight, group, outputs)).collect();
+    let products =
         matrices.iter().map(|matrix| Product::transposed(matrix, [size.depth, size.outputs], runtime)).collect();
-
-    let tasks = images.clamp(1, MOST_TASKS);
-    let per_task = images.div_ceil(tasks);
-    let [weight_len, bias_len] = [d_weight.is_some(), d_bias.is_some()].map(usize::from);
-    let mut d_inputs = d_input.as_mut().map(|map| map.as_mut_slice().chunks_mut(per_task * input_len));
     let level = runtime.simd_level();
+    let maps = Maps { geometry, groups, size, channels: [inputs, outputs], input, d_output, products, level };
+
+    let per_task = images.div_ceil(images.clamp(1, MOST_TASKS));
+    let [weight_len, bias_len] = [d_weight.is_some(), d_bias.is_some()].map(usize::from);
+    let lens = [weight_len * groups * size.depth * size.pitch(), bias_len * outputs, 0];
+    let image_len = geometry.input_pixels() * inputs;
+    let mut d_inputs = d_input.as_mut().map(|map| map.as_mut_slice().chunks_mut(per_task * image_len));
     let mut parts = runtime.scratch::<Vec<Part<T>>>();
     let parts = Part::some(&mut parts, images.div_ceil(per_task));
     let work: Vec<_> =
         parts.iter_mut().map(|part| (part, d_inputs.as_mut().and_then(Iterator::next))).enumerate().collect();
-    runtime.sweep(work, |scratch: &mut [Vec<T>; 5], (task, (part, mut d_input))| {
-        part.start([weight_len * groups * size.depth * pitch, bias_len * outputs, 0]);
-        let [whole, gradients, group_gradients, patches, d_patches] = scratch;
-        if let Some(d_input) = &mut d_input {
-            d_input.fill(T::zero());
-        }
+    runtime.sweep(work, |scratch: &mut Scratch<T>, (task, (part, d_input))| {
+        part.start(lens);
+        let mut d_images = d_input.map(|d_input| d_input.chunks_exact_mut(image_len));
         for image in task * per_task..images.min((task + 1) * per_task) {
-            let map = applied(level, input, [image * input_len, input_len], whole);
-            let rows = (PIECE / (geometry.output[1] * size.depth)).clamp(1, geometry.output[0]);
-            for first in (0..geometry.output[0]).step_by(rows) {
-                let rows = rows.min(geometry.output[0] - first);
-                let pixels = rows * geometry.output[1];
-                let start = image * output_len + first * geometry.output[1] * outputs;
-                let dense_pitch = if groups == 1 { pitch } else { outputs };
-                let gradient = combined(level, d_output, [start, pixels * outputs], dense_pitch, gradients);
-                if bias_len > 0 {
-                    let mut sums = vec![T::zero(); outputs];
-                    columns::sum(level, gradient, dense_pitch, &mut sums);
-                    part.d_bias.iter_mut().zip(sums).for_each(|(to, from)| *to += Element::to_f64(from));
-                }
-                for group in 0..groups {
-                    let gradient =
-                        if groups == 1 { gradient } else { size.columns(gradient, group, outputs, group_gradients) };
-                    let at = Piece { geometry, inputs, group_inputs: inputs / groups, group, first };
-                    if weight_len > 0 {
-                        zeroed(patches, pixels * size.depth);
-                        at.gather(map, patches);
-                        let d_weight = &mut part.d_weight[group * size.depth * pitch..][..size.depth * pitch];
-                        outer(level, (patches, size.depth), (gradient, size.outputs), d_weight);
-                    }
-                    if let (Some(d_input), Some(product)) = (&mut d_input, products.get(group)) {
-                        zeroed(d_patches, pixels * size.depth);
-                        product.rows(gradient, pitch, d_patches);
-                        at.scatter(d_patches, &mut d_input[(image - task * per_task) * input_len..][..input_len]);
-                    }
-                }
-            }
+            maps.image(image, part, d_images.as_mut().and_then(Iterator::next), scratch);
         }
     });
-    gather(parts, [1; 2], None, None, d_bias);
     if let Some(d_weight) = d_weight {
-        for part in parts {
-            size.add(&part.d_weight, pitch, d_weight, outputs);
-        }
+        gather_weight(parts, groups, [size.outputs, size.pitch()], d_weight, runtime);
     }
+    gather(parts, [1; 2], None, None, d_bias);
     match (d_input, input.affine) {
         (Some(d_input), Some(affine)) => mask(input, affine, d_input, runtime).map(Some),
         _ => Ok(None),
     }
 }
 
+/// What backward works on, and what its tasks share.
+struct Maps<'a, T> {
+    geometry: &'a Conv2dGeometry,
+    groups: usize,
+    size: GroupSize,
+    /// Of input and output.
+    channels: [usize; 2],
+    input: Lazy<'a, T>,
+    d_output: LazyGradient<'a, T>,
+    /// With each group's transposed weight, if the gradient of the input is wanted.
+    products: Vec<Product<'a, T>>,
+    level: SimdLevel,
+}
+
+/// Memory of a task.
+#[derive(Default)]
+struct Scratch<T> {
+    map: Vec<T>,
+    gradient: Vec<T>,
+    group_gradient: Vec<T>,
+    patches: Vec<T>,
+    d_patches: Vec<T>,
+}
+
+impl<T: Element> Maps<'_, T> {
+    /// An image's gradients: added to those of the part, in place of what is in `d_input`.
+    fn image(&self, image: usize, part: &mut Part<T>, mut d_input: Option<&mut [T]>, scratch: &mut Scratch<T>) {
+        let ([height, width], [inputs, outputs]) = (self.geometry.output, self.channels);
+        let image_len = self.geometry.input_pixels() * inputs;
+        let map = applied(self.level, self.input, [image * image_len, image_len], &mut scratch.map);
+        if let Some(d_input) = &mut d_input {
+            d_input.fill(T::zero());
+        }
+        let most = (PIECE / (width * self.size.depth)).clamp(1, height);
+        for first in (0..height).step_by(most) {
+            let row = width * outputs;
+            let place = [(image * height + first) * row, most.min(height - first) * row];
+            let pitch = if self.groups == 1 { self.size.pitch() } else { outputs };
+            let gradient = combined(self.level, self.d_output, place, pitch, &mut scratch.gradient);
+            part.add_bias(self.level, gradient, pitch);
+            for group in 0..self.groups {
+                let gradient = match self.groups {
+                    1 => gradient,
+                    _ => self.size.columns(gradient, group, outputs, &mut scratch.group_gradient),
+                };
+                let piece = Piece { geometry: self.geometry, inputs, group_inputs: inputs / self.groups, group, first };
+                self.add_weight(&piece, map, gradient, part, &mut scratch.patches);
+                if let Some(d_input) = &mut d_input {
+                    self.add_input(&piece, gradient, d_input, &mut scratch.d_patches);
+                }
+            }
+        }
+    }
+
+    /// What a piece adds to the gradient of its group's weight, if that is wanted.
+    fn add_weight(&self, piece: &Piece<'_>, map: &[T], gradient: &[T], part: &mut Part<T>, patches: &mut Vec<T>) {
+        if part.d_weight.is_empty() {
+            return;
+        }
+        let GroupSize { depth, outputs } = self.size;
+        let (pitch, pixels) = (self.size.pitch(), gradient.len() / self.size.pitch());
+        zeroed(patches, pixels * depth);
+        piece.gather(map, patches);
+        let d_weight = &mut part.d_weight[piece.group * depth * pitch..][..depth * pitch];
+        outer(self.level, (patches, depth), (gradient, outputs), d_weight);
+    }
+
+    /// What a piece adds to the gradient of the input.
+    fn add_input(&self, piece: &Piece<'_>, gradient: &[T], d_input: &mut [T], d_patches: &mut Vec<T>) {
+        let pitch = self.size.pitch();
+        zeroed(d_patches, gradient.len() / pitch * self.size.depth);
+        self.products[piece.group].rows(gradient, pitch, d_patches);
+        piece.scatter(d_patches, d_input);
+    }
+}
+
 /// Patch and outputs of a group.
+#[derive(Clone, Copy)]
 struct GroupSize {
     depth: usize,
     outputs: usize,
 }
 
 impl GroupSize {
+    /// From one pixel's outputs to the next one's.
+    fn pitch(self) -> usize {
+        self.outputs.next_multiple_of(BLOCK)
+    }
+
     /// The group's columns of `weight [depth, O]`.
-    fn matrix<T: Element>(&self, weight: &[T], group: usize, outputs: usize) -> Vec<T> {
+    fn matrix<T: Element>(self, weight: &[T], group: usize, outputs: usize) -> Vec<T> {
         weight.chunks_exact(outputs).flat_map(|row| &row[group * self.outputs..][..self.outputs]).copied().collect()
     }
 
     /// The group's columns of a gradient `[pixels, O]`, with pixels whole blocks apart.
-    fn columns<'s, T: Element>(
-        &self,
-        gradient: &[T],
-        group: usize,
-        outputs: usize,
-        scratch: &'s mut Vec<T>,
-    ) -> &'s [T] {
-        let pitch = self.outputs.next_multiple_of(BLOCK);
+    fn columns<'s, T: Element>(self, gradient: &[T], group: usize, outputs: usize, scratch: &'s mut Vec<T>) -> &'s [T] {
+        let pitch = self.pitch();
         zeroed(scratch, gradient.len() / outputs * pitch);
         for (to, from) in scratch.chunks_exact_mut(pitch).zip(gradient.chunks_exact(outputs)) {
             to[..self.outputs].copy_from_slice(&from[group * self.outputs..][..self.outputs]);
         }
         scratch
-    }
-
-    /// Adds gradients of the groups' matrices to that of the weight.
-    fn add<T: Element>(&self, parts: &[T], pitch: usize, d_weight: &mut [T], outputs: usize) {
-        for (group, part) in parts.chunks_exact(self.depth * pitch).enumerate() {
-            for (to, from) in d_weight.chunks_exact_mut(outputs).zip(part.chunks_exact(pitch)) {
-                for (to, from) in to[group * self.outputs..][..self.outputs].iter_mut().zip(from) {
-                    *to += *from;
-                }
-            }
-        }
     }
 }
 

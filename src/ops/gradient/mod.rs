@@ -18,10 +18,10 @@ pub use depthwise::{depthwise_backward, depthwise_forward};
 pub use pointwise::{pointwise_backward, pointwise_forward};
 
 use alloc::vec::Vec;
+use core::ops::Range;
 
 use super::lazy::{Affine, GradientSums, Lazy, LazyGradient, Moments};
-use crate::kernels::SimdLevel;
-use crate::kernels::columns;
+use crate::kernels::{SimdLevel, columns};
 use crate::{Element, Error, Result, Runtime, Shape, Tensor};
 
 /// What a backward convolution reads and writes. Gradients of weight and bias are added to what is there, that of the
@@ -140,6 +140,16 @@ impl<T: Element> Part<T> {
         zeroed(&mut self.sums.gradient, channels);
         zeroed(&mut self.sums.spread, channels);
     }
+
+    /// Adds the sum over a piece's pixels, if the gradient of the bias is wanted.
+    fn add_bias(&mut self, level: SimdLevel, gradient: &[T], pitch: usize) {
+        if self.d_bias.is_empty() {
+            return;
+        }
+        let mut sums = alloc::vec![T::zero(); self.d_bias.len()];
+        columns::sum(level, gradient, pitch, &mut sums);
+        self.d_bias.iter_mut().zip(sums).for_each(|(to, from)| *to += Element::to_f64(from));
+    }
 }
 
 /// Makes it that many zeros.
@@ -148,20 +158,31 @@ fn zeroed<X: Clone + Default>(values: &mut Vec<X>, len: usize) {
     values.resize(len, X::default());
 }
 
-/// Adds the parts' gradients of a large weight in order, on the runtime's threads.
-fn gather_weight<T: Element>(parts: &[Part<T>], [columns, pitch]: [usize; 2], d_weight: &mut [T], runtime: &Runtime) {
-    let rows = (Runtime::PIECE / (parts.len() * pitch)).max(1);
-    runtime.for_each_chunk(d_weight, rows * columns, |index, d_weight| {
+/// Adds the parts' gradients of a weight in order, on the runtime's threads. Parts have a matrix for each group, which is
+/// some columns of the weight.
+fn gather_weight<T: Element>(
+    parts: &[Part<T>],
+    groups: usize,
+    [columns, pitch]: [usize; 2],
+    d_weight: &mut [T],
+    runtime: &Runtime,
+) {
+    let width = groups * columns;
+    let matrix = d_weight.len() / width * pitch;
+    let rows = (Runtime::PIECE / (parts.len() * groups * pitch)).max(1);
+    runtime.for_each_chunk(d_weight, rows * width, |index, d_weight| {
         for part in parts {
-            add_rows(&part.d_weight[index * rows * pitch..], pitch, d_weight, columns);
+            for (group, from) in part.d_weight.chunks_exact(matrix).enumerate() {
+                add_rows(&from[index * rows * pitch..], pitch, d_weight, width, group * columns..(group + 1) * columns);
+            }
         }
     });
 }
 
-/// Adds rows of a pitch to rows without gaps.
-fn add_rows<T: Element>(from: &[T], pitch: usize, to: &mut [T], columns: usize) {
-    for (to, from) in to.chunks_exact_mut(columns).zip(from.chunks_exact(pitch)) {
-        for (to, from) in to.iter_mut().zip(from) {
+/// Adds rows of a pitch to these columns of rows of a width.
+fn add_rows<T: Element>(from: &[T], pitch: usize, to: &mut [T], width: usize, columns: Range<usize>) {
+    for (to, from) in to.chunks_exact_mut(width).zip(from.chunks_exact(pitch)) {
+        for (to, from) in to[columns.clone()].iter_mut().zip(from) {
             *to += *from;
         }
     }
@@ -177,7 +198,7 @@ fn gather<T: Element>(
 ) -> Option<GradientSums> {
     if let Some(d_weight) = d_weight {
         for part in parts {
-            add_rows(&part.d_weight, pitch, d_weight, columns);
+            add_rows(&part.d_weight, pitch, d_weight, columns, 0..columns);
         }
     }
     if let Some(d_bias) = d_bias {

@@ -116,11 +116,7 @@ pub fn pointwise_backward<T: Element>(work: Backward<'_, T>, runtime: &Runtime) 
                 let input = applied(level, input, [first * inputs, count * inputs], inputs_scratch);
                 outer(level, (input, inputs), (gradient, outputs), &mut part.d_weight);
             }
-            if bias_len > 0 {
-                let mut sums = vec![T::zero(); outputs];
-                columns::sum(level, gradient, pitch, &mut sums);
-                part.d_bias.iter_mut().zip(sums).for_each(|(to, from)| *to += Element::to_f64(from));
-            }
+            part.add_bias(level, gradient, pitch);
             if let (Some(d_input), Some(product)) = (&mut d_input, &product) {
                 let d_input = &mut d_input[(first - task * per_task) * inputs..][..count * inputs];
                 product.rows(gradient, pitch, d_input);
@@ -130,7 +126,7 @@ pub fn pointwise_backward<T: Element>(work: Backward<'_, T>, runtime: &Runtime) 
         }
     });
     if let Some(d_weight) = d_weight {
-        gather_weight(parts, [outputs, pitch], d_weight, runtime);
+        gather_weight(parts, 1, [outputs, pitch], d_weight, runtime);
     }
     Ok(gather(parts, [outputs, pitch], affine, None, d_bias))
 }
@@ -154,6 +150,6 @@ fn add_by_rows<T: Element>(input: Lazy<'_, T>, d_output: LazyGradient<'_, T>, d_
         let mut sums = runtime.scratch::<Vec<T>>();
         zeroed(&mut sums, d_weight.len() / outputs * pitch);
         outer(level, input, (gradient, outputs), &mut sums);
-        add_rows(&sums, pitch, d_weight, outputs);
+        add_rows(&sums, pitch, d_weight, outputs, 0..outputs);
     });
 }
