@@ -7,9 +7,9 @@ use std::io::{Write, stdout};
 use std::process::ExitCode;
 use std::time::Instant;
 
-use common::{Model, Result};
+use common::{Model, Result, Timing};
 use mobilenet::layers::Initializer;
-use mobilenet::{CompileOptions, Layer, Runtime, SimdLevel};
+use mobilenet::{CompileOptions, Layer};
 
 const HELP: &str = "\
 Times one image of 224 x 224 through a compiled network with random weights, and compares its output with the layers'.
@@ -25,32 +25,14 @@ const WARM_UP: usize = 5;
 /// Difference from the layers' forward that is an error, relative to the largest output.
 const MOST_DIFFERENCE: f32 = 1e-4;
 
-/// Hours on any machine, and few enough that their times fit in memory.
-const MOST_RUNS: usize = 1_000_000;
-
 fn main() -> ExitCode {
     common::report(run())
 }
 
 fn run() -> Result<ExitCode> {
-    use lexopt::ValueExt;
-    let (mut name, mut threads, mut runs, mut level) = (String::from("v2_100"), 1, 60, SimdLevel::detect());
-    let goes_on = common::read_options(HELP, |option, parser| {
-        match option {
-            "model" => name = parser.value()?.parse()?,
-            "threads" => threads = parser.value()?.parse()?,
-            "runs" => runs = parser.value()?.parse()?,
-            "level" => level = parser.value()?.parse()?,
-            _ => return Ok(false),
-        }
-        Ok(true)
-    })?;
-    if !goes_on {
-        return Ok(ExitCode::SUCCESS);
-    }
-    common::check_runs(runs, MOST_RUNS)?;
-
-    let runtime = Runtime::new().level(level)?.threads(threads)?;
+    let Some(timing) = Timing::new("v2_100", 60).read(HELP, |_, _| Ok(false))? else { return Ok(ExitCode::SUCCESS) };
+    let runtime = timing.runtime()?;
+    let Timing { model: name, threads, level, runs } = timing;
     let net = name.parse::<Model>()?.build(None, Initializer::Timm)?;
     let image = common::pattern(224)?;
     let begin = Instant::now();

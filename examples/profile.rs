@@ -5,9 +5,9 @@ mod common;
 use std::io::{Write, stdout};
 use std::process::ExitCode;
 
-use common::{Model, Result};
+use common::{Model, Result, Timing};
 use mobilenet::layers::Initializer;
-use mobilenet::{CompileOptions, Layer, Runtime, SimdLevel};
+use mobilenet::{CompileOptions, Layer};
 
 const HELP: &str = "\
 Shows the steps that a network compiles to, their kernels and buffers, then the time of each with a bar.
@@ -19,37 +19,24 @@ Shows the steps that a network compiles to, their kernels and buffers, then the 
   --runs R             times are medians of so many runs (default 50)
   --help               this text";
 
-/// Few enough that their times fit in memory.
-const MOST_RUNS: usize = 100_000;
-
 fn main() -> ExitCode {
     common::report(run())
 }
 
 fn run() -> Result<ExitCode> {
     use lexopt::ValueExt;
-    let (mut model, mut size, mut threads, mut runs): (Model, _, _, _) = ("v2".parse()?, 224, 1, 50);
-    let mut level = SimdLevel::detect();
-    let goes_on = common::read_options(HELP, |name, parser| {
-        match name {
-            "model" => model = parser.value()?.parse()?,
-            "size" => size = parser.value()?.parse()?,
-            "threads" => threads = parser.value()?.parse()?,
-            "level" => level = parser.value()?.parse()?,
-            "runs" => runs = parser.value()?.parse()?,
-            _ => return Ok(false),
+    let mut size = 224;
+    let timing = Timing::new("v2", 50).read(HELP, |name, parser| {
+        if name == "size" {
+            size = parser.value()?.parse()?;
         }
-        Ok(true)
+        Ok(name == "size")
     })?;
-    if !goes_on {
-        return Ok(ExitCode::SUCCESS);
-    }
-    common::check_runs(runs, MOST_RUNS)?;
-    let net = model.build(None, Initializer::Timm)?;
-    let runtime = Runtime::new().level(level)?.threads(threads)?;
-    let mut engine = net.compile([1, size, size, 3], &CompileOptions::new().runtime(runtime))?;
+    let Some(timing) = timing else { return Ok(ExitCode::SUCCESS) };
+    let net = timing.model.parse::<Model>()?.build(None, Initializer::Timm)?;
+    let mut engine = net.compile([1, size, size, 3], &CompileOptions::new().runtime(timing.runtime()?))?;
     let image = common::pattern(size)?;
     writeln!(stdout(), "{}\n", engine.plan())?;
-    writeln!(stdout(), "{}", engine.profile(image.view(), runs)?)?;
+    writeln!(stdout(), "{}", engine.profile(image.view(), timing.runs)?)?;
     Ok(ExitCode::SUCCESS)
 }

@@ -8,7 +8,7 @@ use std::str::FromStr;
 
 use mobilenet::layers::Initializer;
 use mobilenet::models::Network;
-use mobilenet::{Architecture, MobileNetV1, MobileNetV2, Tensor, WeightSource};
+use mobilenet::{Architecture, MobileNetV1, MobileNetV2, Runtime, SimdLevel, Tensor, WeightSource};
 
 pub(crate) type Result<T, E = Box<dyn Error>> = std::result::Result<T, E>;
 
@@ -49,12 +49,50 @@ pub(crate) fn read_options(help: &str, mut set: impl FnMut(&str, &mut lexopt::Pa
     Ok(true)
 }
 
-/// Refuses a number of runs of which none or too many were asked for.
-pub(crate) fn check_runs(runs: usize, most: usize) -> Result<()> {
-    if !(1..=most).contains(&runs) {
-        return Err(format!("--runs is {runs}, expected 1 to {most}").into());
+/// Few enough that their times fit in memory.
+const MOST_RUNS: usize = 100_000;
+
+/// What is timed, and how.
+#[derive(Clone, Debug)]
+pub(crate) struct Timing {
+    /// A name that parses as [`Model`].
+    pub(crate) model: String,
+    pub(crate) threads: usize,
+    pub(crate) level: SimdLevel,
+    pub(crate) runs: usize,
+}
+
+impl Timing {
+    pub(crate) fn new(model: &str, runs: usize) -> Self {
+        Self { model: model.into(), threads: 1, level: SimdLevel::detect(), runs }
     }
-    Ok(())
+
+    /// As [`read_options`]. Returns nothing if help was asked for.
+    pub(crate) fn read(
+        mut self,
+        help: &str,
+        mut set: impl FnMut(&str, &mut lexopt::Parser) -> Result<bool>,
+    ) -> Result<Option<Self>> {
+        use lexopt::ValueExt;
+        let goes_on = read_options(help, |name, parser| {
+            match name {
+                "model" => self.model = parser.value()?.parse()?,
+                "threads" => self.threads = parser.value()?.parse()?,
+                "level" => self.level = parser.value()?.parse()?,
+                "runs" => self.runs = parser.value()?.parse()?,
+                _ => return set(name, parser),
+            }
+            Ok(true)
+        })?;
+        if !(1..=MOST_RUNS).contains(&self.runs) {
+            return Err(format!("--runs is {}, expected 1 to {MOST_RUNS}", self.runs).into());
+        }
+        Ok(goes_on.then_some(self))
+    }
+
+    pub(crate) fn runtime(&self) -> Result<Runtime> {
+        Ok(Runtime::new().level(self.level)?.threads(self.threads)?)
+    }
 }
 
 /// An image without symmetry, between -1 and 1: the one that `benches/peers/peer.py` has.
