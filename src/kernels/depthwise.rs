@@ -244,24 +244,24 @@ impl Blocks<'_> {
             match (level.token(), lanes) {
                 #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
                 (Some(Level::Avx512(simd)), BLOCK) => {
-                    self.block::<_, fearless_simd::f32x16<_>>(simd, block, source, output);
+                    self.block::<_, fearless_simd::f32x16<_>, true>(simd, block, source, output);
                 }
                 #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
                 (Some(level @ (Level::Avx512(_) | Level::Avx2(_))), _) => {
                     let simd = level.as_avx2().expect("AVX-512 includes AVX2");
-                    self.block::<_, f32x8<_>>(simd, block, source, output);
+                    self.block::<_, f32x8<_>, false>(simd, block, source, output);
                 }
                 // SSE4.2 adds nothing these loops use.
                 #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
                 (Some(level @ (Level::Sse2(_) | Level::Sse4_2(_))), _) => {
                     let simd = level.as_sse2().expect("SSE4.2 includes SSE2");
-                    self.block::<_, f32x4<_>>(simd, block, source, output);
+                    self.block::<_, f32x4<_>, false>(simd, block, source, output);
                 }
                 #[cfg(target_arch = "aarch64")]
-                (Some(Level::Neon(simd)), _) => self.block::<_, f32x4<_>>(simd, block, source, output),
+                (Some(Level::Neon(simd)), _) => self.block::<_, f32x4<_>, true>(simd, block, source, output),
                 #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
-                (Some(Level::WasmSimd128(simd)), _) => self.block::<_, f32x4<_>>(simd, block, source, output),
-                (Some(Level::Fallback(simd)), _) => self.block::<_, f32x4<_>>(simd, block, source, output),
+                (Some(Level::WasmSimd128(simd)), _) => self.block::<_, f32x4<_>, false>(simd, block, source, output),
+                (Some(Level::Fallback(simd)), _) => self.block::<_, f32x4<_>, false>(simd, block, source, output),
                 _ => unreachable!("this machine cannot run {level}"),
             }
         }
@@ -269,7 +269,7 @@ impl Blocks<'_> {
 
     /// One block, row after row.
     #[inline(always)]
-    fn block<S: Simd, V: SimdFloat<S, Element = f32>>(
+    fn block<S: Simd, V: SimdFloat<S, Element = f32>, const PAIRS: bool>(
         &self,
         simd: S,
         block: Block<'_>,
@@ -285,9 +285,33 @@ impl Blocks<'_> {
                 if let Source::Copied(_, scratch) = source {
                     scratch.fill(0.0);
                 }
-                for line in 0..output.size[0] {
+                let start = output.strides.channel(block.first);
+                let mut first = 0;
+                if let Source::InPlace(input) = source
+                    && const { PAIRS }
+                    && (g.kernel, g.stride, g.dilation) == ([3, 3], [1, 1], [1, 1])
+                {
+                    while first + 2 <= output.size[0] {
+                        let data = input.data[block.first / BLOCK * input.strides.block..].as_chunks().0;
+                        let [above, below] = [0, 1].map(|line| {
+                            let rows = RingRows::of(g, self.first_row + first + line, input.places);
+                            Line { data, row_len: input.strides.row / BLOCK, rows }
+                        });
+                        let rows = [above.row(0), above.row(1), above.row(2), below.row(2)];
+                        let (to, next) =
+                            output.data[first * output.strides.row + start..].split_at_mut(output.strides.row);
+                        self.two_lines::<S, V>(
+                            simd,
+                            block,
+                            rows,
+                            [&mut to[..columns * BLOCK], &mut next[..columns * BLOCK]],
+                        );
+                        first += 2;
+                    }
+                }
+                for line in first..output.size[0] {
                     let row = self.first_row + line;
-                    let to = &mut output.data[line * output.strides.row + output.strides.channel(block.first)..];
+                    let to = &mut output.data[line * output.strides.row + start..];
                     match source {
                         Source::InPlace(input) => {
                             let data = input.data[block.first / BLOCK * input.strides.block..].as_chunks().0;
@@ -356,13 +380,7 @@ impl Blocks<'_> {
         let rows = &rows[..if K == 0 { 0 } else { self.geometry.kernel[0] }];
         let mut x = 0;
         while x < columns {
-            // The last tile may repeat columns of the one before.
-            let tile = match columns - x {
-                7 | 14 | 21 | 28 => 7,
-                5.. if columns >= 8 => 8,
-                2.. if columns >= 4 => 4,
-                _ => 1,
-            };
+            let tile = tile_of(columns, columns - x);
             x = x.min(columns - tile);
             let output = &mut output[x * BLOCK..];
             for channel in (0..block.lanes).step_by(V::LEN) {
@@ -375,6 +393,78 @@ impl Blocks<'_> {
             }
             x += tile;
         }
+    }
+
+    /// Two output rows of kernels of 3x3 without stride, from four input rows.
+    #[inline(always)]
+    fn two_lines<S: Simd, V: SimdFloat<S, Element = f32>>(
+        &self,
+        simd: S,
+        block: Block<'_>,
+        rows: [&[[f32; BLOCK]]; 4],
+        [above, below]: [&mut [f32]; 2],
+    ) {
+        let columns = self.geometry.output[1];
+        let mut x = 0;
+        while x < columns {
+            let tile = tile_of(columns, columns - x);
+            x = x.min(columns - tile);
+            let (above, below) = (&mut above[x * BLOCK..], &mut below[x * BLOCK..]);
+            for channel in (0..block.lanes).step_by(V::LEN) {
+                let output = [&mut above[channel..], &mut below[channel..]];
+                match tile {
+                    8 => self.tile_of_two::<S, V, 8>(simd, block, rows, x, channel, output),
+                    7 => self.tile_of_two::<S, V, 7>(simd, block, rows, x, channel, output),
+                    4 => self.tile_of_two::<S, V, 4>(simd, block, rows, x, channel, output),
+                    _ => self.tile_of_two::<S, V, 1>(simd, block, rows, x, channel, output),
+                }
+            }
+            x += tile;
+        }
+    }
+
+    /// One vector of `OUTPUTS` neighbouring outputs and of those below them: a pixel is loaded once for both rows, all nine
+    /// weights stay in registers.
+    #[inline(always)]
+    fn tile_of_two<S: Simd, V: SimdFloat<S, Element = f32>, const OUTPUTS: usize>(
+        &self,
+        simd: S,
+        block: Block<'_>,
+        rows: [&[[f32; BLOCK]]; 4],
+        x: usize,
+        channel: usize,
+        output: [&mut [f32]; 2],
+    ) {
+        let load = |pixel: &[f32; BLOCK]| V::from_slice(simd, &pixel[channel..][..V::LEN]);
+        let bias = load(&block.packed[0]);
+        let mut sums = [[bias; OUTPUTS]; 2];
+        let taps: &[[f32; BLOCK]; 9] = block.packed[1..].first_chunk().expect("nine taps");
+        let mut weights = [[bias; 3]; 3];
+        unroll!(i < 3, 3, {
+            unroll!(j < 3, 3, { weights[i][j] = load(&taps[i * 3 + j]) });
+        });
+        unroll!(i < 4, 4, {
+            let pixels = &rows[i][x..][..OUTPUTS + 2];
+            unroll!(column < OUTPUTS + 2, 14, {
+                let pixel = load(&pixels[column]);
+                unroll!(j < 3, 3, {
+                    if column >= j && column - j < OUTPUTS {
+                        if i < 3 {
+                            sums[0][column - j] = pixel.mul_add(weights[i][j], sums[0][column - j]);
+                        }
+                        if i > 0 {
+                            sums[1][column - j] = pixel.mul_add(weights[i - 1][j], sums[1][column - j]);
+                        }
+                    }
+                });
+            });
+        });
+        let (low, high) = (V::splat(simd, self.clamp.low), V::splat(simd, self.clamp.high));
+        let [above, below] = output.map(|output| &mut output[..(OUTPUTS - 1) * BLOCK + V::LEN]);
+        unroll!(o < OUTPUTS, 8, {
+            high.min(low.max(sums[0][o])).store_slice(&mut above[o * BLOCK..][..V::LEN]);
+            high.min(low.max(sums[1][o])).store_slice(&mut below[o * BLOCK..][..V::LEN]);
+        });
     }
 
     /// One vector of `OUTPUTS` neighbouring outputs.
@@ -449,6 +539,17 @@ impl Blocks<'_> {
                 high.min(low.max(sum)).store_slice(&mut output[x * BLOCK + channel..][..V::LEN]);
             }
         }
+    }
+}
+
+/// Columns of the next tile when `left` are left; the last may repeat columns of the one before.
+#[inline(always)]
+fn tile_of(columns: usize, left: usize) -> usize {
+    match left {
+        7 | 14 | 21 | 28 => 7,
+        5.. if columns >= 8 => 8,
+        2.. if columns >= 4 => 4,
+        _ => 1,
     }
 }
 
