@@ -2,6 +2,7 @@
 
 use alloc::borrow::Cow;
 use alloc::vec::Vec;
+use core::ops::Range;
 
 use super::graph::{Convolution, Graph, Operator};
 use super::memory::Memory;
@@ -14,8 +15,8 @@ struct Job {
     node: usize,
     packing: Packing,
     packed: Packed,
-    /// The first of the outputs.
-    first: usize,
+    /// The first of the inputs, and of the outputs.
+    first: [usize; 2],
     len: usize,
 }
 
@@ -41,24 +42,28 @@ pub(super) struct Jobs {
 }
 
 impl Jobs {
-    /// Reserves memory for outputs `first..first + outputs` of a node's weights.
+    /// Inputs of an output of a node.
+    pub(super) fn inputs(c: &Convolution<'_>) -> usize {
+        c.geometry.taps() * (c.filter.channels[0] / c.filter.groups)
+    }
+
+    /// Reserves memory for some inputs and outputs of a node's weights; the bias belongs to the first input.
     pub(super) fn add(
         &mut self,
         level: SimdLevel,
         node: usize,
         c: &Convolution<'_>,
         packing: Packing,
-        first: usize,
-        outputs: usize,
+        [from, to]: [Range<usize>; 2],
     ) -> Packed {
-        let inputs = c.geometry.taps() * (c.filter.channels[0] / c.filter.groups);
+        let (inputs, outputs) = (from.len(), to.len());
         let len = match packing {
             Packing::Panels { .. } => PackedWeights::len(level, inputs, outputs),
             Packing::Depthwise => PackedDepthwise::len(c.geometry.taps(), outputs),
             Packing::Plain => (inputs + 1) * outputs,
         };
         let packed = Packed { start: self.len, inputs, outputs };
-        self.list.push(Job { node, packing, packed, first, len });
+        self.list.push(Job { node, packing, packed, first: [from.start, to.start], len });
         self.len += len.next_multiple_of(BLOCK);
         packed
     }
@@ -129,14 +134,16 @@ impl Job {
     fn pack(&self, level: SimdLevel, c: &Convolution<'_>, [weight, bias]: [&[f32]; 2], store: &mut [f32]) {
         let Packed { inputs, outputs, .. } = self.packed;
         let all = c.filter.channels[1];
-        let bias = &bias[self.first..][..outputs];
+        let [input, output] = self.first;
+        let bias = &bias[output..][..outputs];
         match self.packing {
             Packing::Panels { blocked } => {
-                let weight = Pixels::new(&weight[self.first..], [1, inputs], outputs, all);
+                let weight = Pixels::new(&weight[input * all + output..], [1, inputs], outputs, all);
+                let bias = (input == 0).then_some(bias);
                 let _ = if blocked {
-                    PackedWeights::pack_blocked(level, weight, Some(bias), store)
+                    PackedWeights::pack_blocked(level, weight, bias, store)
                 } else {
-                    PackedWeights::pack(level, weight, Some(bias), store)
+                    PackedWeights::pack(level, weight, bias, store)
                 };
             }
             Packing::Depthwise => {
@@ -145,7 +152,7 @@ impl Job {
             Packing::Plain => {
                 store[..outputs].copy_from_slice(bias);
                 for (to, from) in store[outputs..].chunks_exact_mut(outputs).zip(weight.chunks_exact(all)) {
-                    to.copy_from_slice(&from[self.first..][..outputs]);
+                    to.copy_from_slice(&from[output..][..outputs]);
                 }
             }
         }

@@ -10,6 +10,7 @@
 use alloc::boxed::Box;
 use alloc::format;
 use alloc::vec::Vec;
+use core::ops::Range;
 
 use super::format::{Format, Order, PLANAR};
 use super::fused::{ChannelsFused, Producer, RowsFused};
@@ -27,6 +28,10 @@ const BY_CHANNELS: usize = PLANAR;
 /// all threads read what each has written, and writing a line that is in the cache of another core is slow: on two
 /// threads, blocks of 14 x 14 took 1.25 times as long by channels as by rows.
 const SHARED_BY_CHANNELS: usize = 64;
+
+/// A pointwise convolution of as few pixels has its inputs halved, not its outputs, when they are so many times as many:
+/// threads then read of each other's caches the sums of half of the inputs, not half of the inputs.
+const HALVED: usize = 2;
 
 /// Most floats of a map or of scratch, 4 GiB: an absurd padding becomes an error before it becomes an allocation.
 const MOST_FLOATS: usize = 1 << 30;
@@ -260,6 +265,11 @@ impl<'g, 'w> Planner<'g, 'w> {
         let input = self.slot(node.input);
         let residual = node.residual.map(|value| self.blocked(value));
         let format = Format::blocked(size, self.pads(tail.output));
+        let few = c.geometry.output_pixels() <= SHARED_BY_CHANNELS;
+        if c.is_pointwise() && few && tail.clamp == Clamp::none() && inputs >= HALVED * outputs && inputs > BLOCK {
+            self.halves(index, c, input, residual, tail.output, format);
+            return;
+        }
         let parts = self.threads.min(match format.order {
             Order::Planar => format.blocks(),
             Order::Last | Order::Rows => format.size[0],
@@ -286,6 +296,39 @@ impl<'g, 'w> Planner<'g, 'w> {
         let cut = |part: usize| (outputs.div_ceil(BLOCK) * part / parts * BLOCK).min(outputs);
         let parts = (0..parts).map(|part| [cut(part), cut(part + 1)]);
         parts.map(|[from, to]| Product { packed: self.pack(node, packing, from, to - from), clamp }).collect()
+    }
+
+    /// A pointwise convolution as the sum of two, of half of the inputs each: on an even number of threads the two are
+    /// computed at once. One thread adds in the same order.
+    fn halves(
+        &mut self,
+        node: usize,
+        c: &Convolution<'_>,
+        input: Slot,
+        residual: Option<Slot>,
+        output: Value,
+        format: Format,
+    ) {
+        let [inputs, outputs] = c.filter.channels;
+        let at_once = self.threads.is_multiple_of(2);
+        let parts = if at_once { self.threads / 2 } else { self.threads }.min(format.blocks());
+        let cut = |part: usize| (format.blocks() * part / parts * BLOCK).min(outputs);
+        let half = inputs.div_ceil(BLOCK) / 2 * BLOCK;
+        let products = (0..parts).map(|part| {
+            [0..half, half..inputs].map(|inputs| {
+                let part = [inputs, cut(part)..cut(part + 1)];
+                let packed = self.pack_part(node, Packing::Panels { blocked: true }, part);
+                Product { packed, clamp: Clamp::none() }
+            })
+        });
+        let products = products.collect();
+        let sums = Format { channels: format.blocks().div_ceil(parts) * BLOCK, pads: None, ..format };
+        let output = self.store(output, format);
+        let name = &self.graph.nodes[node].name;
+        let work = Work::Halves { products, at_once };
+        let step = self.push(name, &c.kernel(Clamp::none()), c.multiply_adds(), work, input, output);
+        self.steps[step].residual = residual;
+        self.parts(step, parts, sums.len() * if at_once { 2 } else { 1 });
     }
 
     fn linear(&mut self, index: usize, c: &Convolution<'_>, tail: &Tail) {
@@ -356,10 +399,7 @@ impl<'g, 'w> Planner<'g, 'w> {
 
         // What a dense convolution makes, it makes row by row.
         let by_rows = before.as_ref().is_some_and(|(_, c, _)| !c.is_pointwise());
-        let small = match self.threads {
-            1 => g.input_pixels() <= BY_CHANNELS,
-            _ => g.output_pixels() <= SHARED_BY_CHANNELS,
-        };
+        let small = g.output_pixels() <= SHARED_BY_CHANNELS || self.threads == 1 && g.input_pixels() <= BY_CHANNELS;
         if small && !by_rows {
             let size = self.graph.size(tail.output);
             let format = Format { order: Order::Planar, ..Format::blocked(size, self.pads(tail.output)) };
@@ -516,8 +556,14 @@ impl<'g, 'w> Planner<'g, 'w> {
     }
 
     fn pack(&mut self, node: usize, packing: Packing, first: usize, outputs: usize) -> Packed {
+        let inputs = Jobs::inputs(self.convolution(node).expect("a convolution"));
+        self.pack_part(node, packing, [0..inputs, first..first + outputs])
+    }
+
+    /// Some inputs and outputs of a node.
+    fn pack_part(&mut self, node: usize, packing: Packing, part: [Range<usize>; 2]) -> Packed {
         let c = self.convolution(node).expect("a convolution");
-        self.packing.add(self.level, node, c, packing, first, outputs)
+        self.packing.add(self.level, node, c, packing, part)
     }
 
     /// Places all buffers, then packs the weights.

@@ -37,6 +37,11 @@ pub(super) enum Work {
     Channels(Box<ChannelsFused>),
     /// Weights for all parts, or for each.
     Pointwise(Vec<Product>),
+    /// For each part two pointwise convolutions to add, of a half of the inputs each, and whether both are computed at once.
+    Halves {
+        products: Vec<[Product; 2]>,
+        at_once: bool,
+    },
     Dense(Conv2dGeometry, Vec<Product>),
     Grouped(Conv2dGeometry, Vec<Product>),
     /// One row of inputs; weights for each part.
@@ -58,6 +63,7 @@ impl fmt::Debug for Work {
             Self::Rows(_) => "rows",
             Self::Channels(_) => "channels",
             Self::Pointwise(_) => "pointwise",
+            Self::Halves { .. } => "halves",
             Self::Dense(..) => "dense",
             Self::Grouped(..) => "grouped",
             Self::Linear(_) => "linear",
@@ -266,6 +272,33 @@ impl Step {
                     kernels::pointwise(&context.panels(packed), input.rows(&units), residual, clamp, &mut output);
                 }
             }
+            Work::Halves { products, at_once } => {
+                format.clear_border(output, last);
+                let [first, second] = products[part].map(|product| product.packed);
+                let sums = Format { channels: first.outputs, pads: None, ..*format };
+                let (sums_of_first, sums_of_second) = scratch.split_at_mut(sums.len());
+                let add = |packed, first_block, inputs, residual, output: &mut PixelsMut<'_, f32>| {
+                    let input = input.blocks(first_block, inputs);
+                    kernels::pointwise(&context.panels(packed), input, residual, Clamp::none(), output);
+                };
+                let residual = residual.map(|map| map.blocks(units.start, first.outputs));
+                let mut add_first = || {
+                    let mut sums = sums.part_mut(sums_of_first, format.size[0], first.outputs);
+                    add(first, 0, first.inputs, residual, &mut sums);
+                };
+                let add_second = |residual, output: &mut PixelsMut<'_, f32>| {
+                    add(second, first.inputs / BLOCK, second.inputs, residual, output);
+                };
+                if context.parallel && *at_once {
+                    let mut second_sums = sums.part_mut(sums_of_second, format.size[0], first.outputs);
+                    Runtime::join(add_first, || add_second(None, &mut second_sums));
+                    add_blocks(format, &sums, [sums_of_first, sums_of_second], output);
+                } else {
+                    add_first();
+                    let mut output = format.part_mut(output, format.size[0], first.outputs);
+                    add_second(Some(sums.pixels(sums_of_first)), &mut output);
+                }
+            }
             Work::Dense(geometry, products) => {
                 format.clear_border(output, last);
                 let (product, rows) = match format.order {
@@ -297,6 +330,26 @@ impl Step {
             _ => unreachable!("runs as a whole"),
         }
     }
+}
+
+/// Adds two planar maps without zeros around them, a half of their blocks on each of two threads.
+fn add_blocks(format: &Format, from: &Format, sums: [&[f32]; 2], output: &mut [f32]) {
+    let [len, to_len] = [from.part_len(), format.part_len()];
+    let left = format.pads.map_or(0, |[left, _]| left) * BLOCK;
+    let add = |[first, second]: [&[f32]; 2], output: &mut [f32]| {
+        let blocks = first.chunks_exact(len).zip(second.chunks_exact(len));
+        for ((first, second), output) in blocks.zip(output.chunks_exact_mut(to_len)) {
+            let rows = first.chunks_exact(from.strides().row).zip(second.chunks_exact(from.strides().row));
+            for ((first, second), output) in rows.zip(output.chunks_mut(format.strides().row)) {
+                let pairs = first.iter().zip(second);
+                output[left..].iter_mut().zip(pairs).for_each(|(output, (first, second))| *output = first + second);
+            }
+        }
+    };
+    let middle = from.blocks() / 2;
+    let (left_output, right_output) = output.split_at_mut(middle * to_len);
+    let [first, second] = sums.map(|sums| sums[..from.len()].split_at(middle * len));
+    Runtime::join(|| add([first.0, second.0], left_output), || add([first.1, second.1], right_output));
 }
 
 pub(super) fn dense(
