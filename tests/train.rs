@@ -36,7 +36,7 @@ fn small_net_learns_and_the_same_seed_gives_the_same_run() {
         let steps = std::sync::Arc::new(std::sync::atomic::AtomicU64::new(0));
         let seen = steps.clone();
         let mut trainer = Trainer::new(net(), Sgd::new(0.05).momentum(0.9), CrossEntropy::new())
-            .schedule(Schedule::cosine(40).warm_up(4))
+            .schedule(Schedule::cosine(80).warm_up(4))
             .clip(5.0)
             .seed(11)
             .runtime(Runtime::new().threads(2).unwrap())
@@ -44,21 +44,22 @@ fn small_net_learns_and_the_same_seed_gives_the_same_run() {
                 assert!(report.gradient_norm.is_some());
                 seen.store(report.step, std::sync::atomic::Ordering::Relaxed);
             });
-        let losses: Vec<f64> = (0..40)
+        let losses: Vec<f64> = (0..80)
             .map(|step| {
                 let (images, labels) = batch(16, step);
                 trainer.step(&images, &labels).unwrap()
             })
             .collect();
-        assert_eq!(steps.load(std::sync::atomic::Ordering::Relaxed), 40);
+        assert_eq!(steps.load(std::sync::atomic::Ordering::Relaxed), 80);
         recalibrate(trainer.net_mut(), (100..104).map(|seed| batch(16, seed).0), &Runtime::new()).unwrap();
         let evaluation = trainer.evaluate((200..204).map(|seed| Ok(batch(8, seed)))).unwrap();
         (losses, evaluation, parameters(trainer.net()))
     };
     let (losses, evaluation, weights) = run();
-    assert!(losses[39] < 0.3 * losses[0], "{losses:?}");
+    assert!(losses[79] < 0.01 * losses[0], "{losses:?}");
     assert_eq!(evaluation.images(), 32);
-    assert!(evaluation.top(1) > 0.9, "{evaluation}");
+    // Eight seeds gave 0.81 to 1.
+    assert!(evaluation.top(1) > 0.75, "{evaluation}");
     assert!(evaluation.top(2) > 0.999);
     let (again, _, other) = run();
     assert_eq!(losses, again);

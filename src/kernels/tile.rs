@@ -337,7 +337,7 @@ impl Weights<'_> {
         );
         let mut halves = [[f32x8::splat(simd, 0.0)]; ROWS];
         unroll!(r < ROWS, 28, {
-            if r % 2 == 0 {
+            if r.is_multiple_of(2) {
                 let other = if r + 1 < ROWS { sums[(r + 1) % ROWS] } else { sums[r] };
                 let (even, odd) = (sums[r].unzip_low(other), sums[r].unzip_high(other));
                 let (first, second) = (even + odd).split();
