@@ -5,6 +5,8 @@
 //!   pointwise projection after it. Over a large map it goes by rows ([`RowsFused`]), so that the widened map never
 //!   leaves the caches; over one of at most 256 pixels by channels ([`ChannelsFused`]), since there it is the weights that
 //!   fill the caches, and each is read once.
+//! - A pointwise convolution of at most 64 pixels with many more inputs than outputs is the sum of two, of half of the
+//!   inputs each: threads share the inputs that each has made ([`HALVED`]).
 //! - A value's order follows: rows where rows are written, else planes of channels.
 
 use alloc::boxed::Box;
