@@ -147,9 +147,11 @@ impl Job {
                 };
             }
             Packing::Depthwise => {
+                debug_assert_eq!(self.first, [0, 0], "depthwise weights are packed whole");
                 let _ = PackedDepthwise::pack_blocked(c.geometry.taps(), outputs, weight, Some(bias), store);
             }
             Packing::Plain => {
+                debug_assert_eq!(input, 0, "all inputs are packed");
                 store[..outputs].copy_from_slice(bias);
                 for (to, from) in store[outputs..].chunks_exact_mut(outputs).zip(weight.chunks_exact(all)) {
                     to.copy_from_slice(&from[output..][..outputs]);

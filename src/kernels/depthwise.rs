@@ -1,7 +1,8 @@
-//! Depthwise convolution, forward.
+//! Depthwise convolution, forward. It is this long as it holds each of its tiles: any kernel, known kernels, two rows at
+//! once.
 //!
 //! One vector holds neighbouring channels of one pixel, so stride never changes a load. Differs from
-//! [`reference::depthwise`](super::reference::depthwise) in three ways:
+//! [`reference::depthwise`](super::reference::depthwise) in four ways:
 //!
 //! 1. A block of 16 channels, a cache line of each pixel, walks down the map. Its rows are kept with zeros to their left
 //!    and right, and there is a row of zeros: borders cost no branch, and a pixel's place is a constant offset. A
@@ -11,6 +12,8 @@
 //! 2. Eight neighbouring outputs are summed at once (seven, four or one where they fit better): each pixel is loaded once for every output it is part of, with one
 //!    kernel row's weights in registers and one bounds check for all of them.
 //! 3. Sums start from the bias.
+//! 4. Where 32 registers hold all nine taps, 3x3 kernels without stride over [`PaddedRows`] compute two rows of outputs at
+//!    once: a pixel is loaded once for both. Each output adds in the same order as alone.
 //!
 //! ```text
 //! for block of channels, for row:
