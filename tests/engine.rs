@@ -467,6 +467,26 @@ fn plain(kind: Kind) -> Part {
     }
 }
 
+/// A map of at most 64 pixels that a projection of many channels makes, which the next block pads in place and adds.
+#[test]
+fn projections_by_halves_change_no_bit_with_zeros_around_them() {
+    for ratio in [7, 11] {
+        let mut net = Sequential::new()
+            .push(InvertedResidual::builder(5, 17).expand_ratio(ratio).build().unwrap())
+            .push(InvertedResidual::builder(17, 17).expand_ratio(1).build().unwrap());
+        train(&mut net);
+        let shape = [1, 7, 7, 5];
+        let plan = net.compile(shape, &threads(2)).unwrap().plan().to_string();
+        assert!(plan.contains("halves"), "{plan}");
+        assert_equals_forward(&net, shape, "two blocks");
+        let expected = bits(&run(&mut net.compile(shape, &threads(1)).unwrap(), images(shape).view()));
+        for count in [4, 6] {
+            let mut engine = net.compile(shape, &CompileOptions::new().threads(count)).unwrap();
+            assert_eq!(bits(&run(&mut engine, images(shape).view())), expected, "{count} threads");
+        }
+    }
+}
+
 #[test]
 fn more_threads_than_rows_and_blocks_change_no_bit() {
     for (name, net) in samples() {
