@@ -23,10 +23,10 @@ use super::step::{Packed, Place, Product, Slot, Step, Work};
 use crate::kernels::{self, BLOCK, Clamp, SimdLevel};
 use crate::{Error, Result};
 
-/// Most pixels of a map whose depthwise convolution goes by channels.
+/// Most input pixels of a depthwise convolution that goes by channels on one thread.
 const BY_CHANNELS: usize = PLANAR;
 
-/// The same for more than one thread, of the output: 7 x 7, whose rows cannot be shared out evenly. Channels can, but then
+/// The same for any number of threads, of the output: 7 x 7, whose rows cannot be shared out evenly. Channels can, but then
 /// all threads read what each has written, and writing a line that is in the cache of another core is slow: on two
 /// threads, blocks of 14 x 14 took 1.25 times as long by channels as by rows.
 const SHARED_BY_CHANNELS: usize = 64;
@@ -317,18 +317,16 @@ impl<'g, 'w> Planner<'g, 'w> {
         let parts = if at_once { self.threads / 2 } else { self.threads }.min(format.blocks());
         let cut = |part: usize| (format.blocks() * part / parts * BLOCK).min(outputs);
         let half = inputs.div_ceil(BLOCK) / 2 * BLOCK;
-        let products = (0..parts).map(|part| {
+        let packed = (0..parts).map(|part| {
             [0..half, half..inputs].map(|inputs| {
-                let part = [inputs, cut(part)..cut(part + 1)];
-                let packed = self.pack_part(node, Packing::Panels { blocked: true }, part);
-                Product { packed, clamp: Clamp::none() }
+                self.pack_part(node, Packing::Panels { blocked: true }, [inputs, cut(part)..cut(part + 1)])
             })
         });
-        let products = products.collect();
+        let packed = packed.collect();
         let sums = Format { channels: format.blocks().div_ceil(parts) * BLOCK, pads: None, ..format };
         let output = self.store(output, format);
         let name = &self.graph.nodes[node].name;
-        let work = Work::Halves { products, at_once };
+        let work = Work::Halves { parts: packed, at_once };
         let step = self.push(name, &c.kernel(Clamp::none()), c.multiply_adds(), work, input, output);
         self.steps[step].residual = residual;
         self.parts(step, parts, sums.len() * if at_once { 2 } else { 1 });

@@ -37,9 +37,10 @@ pub(super) enum Work {
     Channels(Box<ChannelsFused>),
     /// Weights for all parts, or for each.
     Pointwise(Vec<Product>),
-    /// For each part two pointwise convolutions to add, of a half of the inputs each, and whether both are computed at once.
+    /// For each part two pointwise convolutions to add, of a half of the inputs each, and whether two threads compute them
+    /// at once.
     Halves {
-        products: Vec<[Product; 2]>,
+        parts: Vec<[Packed; 2]>,
         at_once: bool,
     },
     Dense(Conv2dGeometry, Vec<Product>),
@@ -272,32 +273,11 @@ impl Step {
                     kernels::pointwise(&context.panels(packed), input.rows(&units), residual, clamp, &mut output);
                 }
             }
-            Work::Halves { products, at_once } => {
+            Work::Halves { parts, at_once } => {
                 format.clear_border(output, last);
-                let [first, second] = products[part].map(|product| product.packed);
-                let sums = Format { channels: first.outputs, pads: None, ..*format };
-                let (sums_of_first, sums_of_second) = scratch.split_at_mut(sums.len());
-                let add = |packed, first_block, inputs, residual, output: &mut PixelsMut<'_, f32>| {
-                    let input = input.blocks(first_block, inputs);
-                    kernels::pointwise(&context.panels(packed), input, residual, Clamp::none(), output);
-                };
-                let residual = residual.map(|map| map.blocks(units.start, first.outputs));
-                let mut add_first = || {
-                    let mut sums = sums.part_mut(sums_of_first, format.size[0], first.outputs);
-                    add(first, 0, first.inputs, residual, &mut sums);
-                };
-                let add_second = |residual, output: &mut PixelsMut<'_, f32>| {
-                    add(second, first.inputs / BLOCK, second.inputs, residual, output);
-                };
-                if context.parallel && *at_once {
-                    let mut second_sums = sums.part_mut(sums_of_second, format.size[0], first.outputs);
-                    Runtime::join(add_first, || add_second(None, &mut second_sums));
-                    add_blocks(format, &sums, [sums_of_first, sums_of_second], output);
-                } else {
-                    add_first();
-                    let mut output = format.part_mut(output, format.size[0], first.outputs);
-                    add_second(Some(sums.pixels(sums_of_first)), &mut output);
-                }
+                let residual = residual.map(|map| map.blocks(units.start, parts[part][0].outputs));
+                let at_once = *at_once && context.parallel;
+                add_halves(context, parts[part], at_once, input, residual, format, output, scratch);
             }
             Work::Dense(geometry, products) => {
                 format.clear_border(output, last);
@@ -329,6 +309,38 @@ impl Step {
             }
             _ => unreachable!("runs as a whole"),
         }
+    }
+}
+
+/// The first half of the inputs with the residual, then the second: the same sums whether both are computed at once or not.
+#[expect(clippy::too_many_arguments, reason = "a step's input, output and scratch")]
+fn add_halves(
+    context: Context<'_>,
+    [first, second]: [Packed; 2],
+    at_once: bool,
+    input: Source<'_>,
+    residual: Option<Pixels<'_, f32>>,
+    format: &Format,
+    output: &mut [f32],
+    scratch: &mut [f32],
+) {
+    let sums = Format { channels: first.outputs, pads: None, ..*format };
+    let (first_sums, second_sums) = scratch.split_at_mut(sums.len());
+    let product = |half: Packed, block, added, format: &Format, output: &mut [f32]| {
+        let mut output = format.part_mut(output, format.size[0], half.outputs);
+        let input = input.blocks(block, half.inputs);
+        kernels::pointwise(&context.panels(half), input, added, Clamp::none(), &mut output);
+    };
+    let middle = first.inputs / BLOCK;
+    if at_once {
+        Runtime::join(
+            || product(first, 0, residual, &sums, first_sums),
+            || product(second, middle, None, &sums, second_sums),
+        );
+        add_blocks(format, &sums, [first_sums, second_sums], output);
+    } else {
+        product(first, 0, residual, &sums, first_sums);
+        product(second, middle, Some(sums.pixels(first_sums)), format, output);
     }
 }
 

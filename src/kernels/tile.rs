@@ -172,8 +172,8 @@ struct At {
 }
 
 impl Weights<'_> {
-    /// Tiles of `MOST` rows, of half of 28, then of 4, 2 or 1, which may repeat rows of the one before: the output is the same, and
-    /// tiles of every size would be twice the code. No `VECTORS` are a half panel.
+    /// Tiles of `MOST` rows, of half of 28, then of 4, 2 or 1, which may repeat rows of the one before: the output is the
+    /// same, and tiles of every size would be twice the code. No `VECTORS` are a half panel.
     fn over_rows<S: Simd, V: SimdFloat<S, Element = f32>, const MOST: usize, const VECTORS: usize>(
         &self,
         simd: S,

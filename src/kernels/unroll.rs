@@ -1,6 +1,7 @@
 //! Loops over registers.
 
-/// `for $i in 0..$n` with a constant `$n` of at most `$most` (3, 4, 5, 8, 14, 19 or 28), unrolled before the optimiser sees it.
+/// `for $i in 0..$n` with a constant `$n` of at most `$most` (3, 4, 5, 8, 14, 19 or 28), unrolled before the optimiser
+/// sees it.
 ///
 /// An array that only constants index lives in registers, whatever the optimiser thinks of unrolling.
 macro_rules! unroll {
