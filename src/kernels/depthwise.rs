@@ -164,6 +164,18 @@ pub struct PaddedRows<'a> {
     pub strides: Strides,
 }
 
+impl PaddedRows<'_> {
+    /// The place of row `y` of a map `height` rows high; rows above the map wrap around.
+    #[inline(always)]
+    fn place(&self, y: usize, height: usize) -> usize {
+        match y {
+            y if y >= height => self.places,
+            y if y < self.places => y,
+            y => y % self.places,
+        }
+    }
+}
+
 /// Computes the output rows from `first_row` on that fit into `output`; see
 /// [`reference::depthwise`](super::reference::depthwise) for the formula.
 ///
@@ -290,27 +302,14 @@ impl Blocks<'_> {
                 }
                 let start = output.strides.channel(block.first);
                 let mut first = 0;
-                if let Source::InPlace(input) = source
-                    && const { PAIRS }
-                    && (g.kernel, g.stride, g.dilation) == ([3, 3], [1, 1], [1, 1])
+                if const { PAIRS }
+                    && let Source::InPlace(input) = *source
                 {
-                    while first + 2 <= output.size[0] {
-                        let data = input.data[block.first / BLOCK * input.strides.block..].as_chunks().0;
-                        let [above, below] = [0, 1].map(|line| {
-                            let rows = RingRows::of(g, self.first_row + first + line, input.places);
-                            Line { data, row_len: input.strides.row / BLOCK, rows }
-                        });
-                        let rows = [above.row(0), above.row(1), above.row(2), below.row(2)];
-                        let (to, next) =
-                            output.data[first * output.strides.row + start..].split_at_mut(output.strides.row);
-                        self.two_lines::<S, V>(
-                            simd,
-                            block,
-                            rows,
-                            [&mut to[..columns * BLOCK], &mut next[..columns * BLOCK]],
-                        );
-                        first += 2;
-                    }
+                    first = match (g.kernel, g.stride, g.dilation) {
+                        ([3, 3], [1, 1], [1, 1]) => self.pairs::<S, V, 1>(simd, block, input, output),
+                        ([3, 3], [2, 2], [1, 1]) => self.pairs::<S, V, 2>(simd, block, input, output),
+                        _ => 0,
+                    };
                 }
                 for line in first..output.size[0] {
                     let row = self.first_row + line;
@@ -398,42 +397,56 @@ impl Blocks<'_> {
         }
     }
 
-    /// Two output rows of kernels of 3x3 without stride, from four input rows.
+    /// Rows of 3x3 kernels without dilation, two at a time: a pixel is loaded once for both, all nine weights stay in
+    /// registers. Returns how many rows that were.
     #[inline(always)]
-    fn two_lines<S: Simd, V: SimdFloat<S, Element = f32>>(
+    fn pairs<S: Simd, V: SimdFloat<S, Element = f32>, const STRIDE: usize>(
         &self,
         simd: S,
         block: Block<'_>,
-        rows: [&[[f32; BLOCK]]; 4],
-        [above, below]: [&mut [f32]; 2],
-    ) {
-        let columns = self.geometry.output[1];
-        let mut x = 0;
-        while x < columns {
-            let tile = tile_of(columns, columns - x);
-            x = x.min(columns - tile);
-            let (above, below) = (&mut above[x * BLOCK..], &mut below[x * BLOCK..]);
-            for channel in (0..block.lanes).step_by(V::LEN) {
-                let output = [&mut above[channel..], &mut below[channel..]];
-                match tile {
-                    8 => self.tile_of_two::<S, V, 8>(simd, block, rows, x, channel, output),
-                    7 => self.tile_of_two::<S, V, 7>(simd, block, rows, x, channel, output),
-                    4 => self.tile_of_two::<S, V, 4>(simd, block, rows, x, channel, output),
-                    _ => self.tile_of_two::<S, V, 1>(simd, block, rows, x, channel, output),
+        input: PaddedRows<'_>,
+        output: &mut PixelsMut<'_, f32>,
+    ) -> usize {
+        let (g, row_len) = (self.geometry, input.strides.row / BLOCK);
+        let columns = g.output[1];
+        let (data, _) = input.data[block.first / BLOCK * input.strides.block..].as_chunks();
+        let start = output.strides.channel(block.first);
+        let pairs = output.size[0] / 2;
+        for pair in 0..pairs {
+            let top = ((self.first_row + 2 * pair) * STRIDE).wrapping_sub(g.before[0]);
+            // No array's `map`: it was not inlined, and the rows went through memory.
+            let row = |tap| &data[input.place(top.wrapping_add(tap), g.input[0]) * row_len..];
+            let rows = [row(0), row(1), row(2), row(3), if STRIDE == 1 { &[] } else { row(4) }];
+            let to = &mut output.data[2 * pair * output.strides.row + start..];
+            let (above, below) = to.split_at_mut(output.strides.row);
+            let (above, below) = (&mut above[..columns * BLOCK], &mut below[..columns * BLOCK]);
+            let mut x = 0;
+            while x < columns {
+                let tile = tile_of(columns, columns - x);
+                x = x.min(columns - tile);
+                let (above, below) = (&mut above[x * BLOCK..], &mut below[x * BLOCK..]);
+                for channel in (0..block.lanes).step_by(V::LEN) {
+                    let output = [&mut above[channel..], &mut below[channel..]];
+                    match tile {
+                        8 => self.tile_of_two::<S, V, STRIDE, 8>(simd, block, rows, x, channel, output),
+                        7 => self.tile_of_two::<S, V, STRIDE, 7>(simd, block, rows, x, channel, output),
+                        4 => self.tile_of_two::<S, V, STRIDE, 4>(simd, block, rows, x, channel, output),
+                        _ => self.tile_of_two::<S, V, STRIDE, 1>(simd, block, rows, x, channel, output),
+                    }
                 }
+                x += tile;
             }
-            x += tile;
         }
+        2 * pairs
     }
 
-    /// One vector of `OUTPUTS` neighbouring outputs and of those below them: a pixel is loaded once for both rows, all nine
-    /// weights stay in registers.
+    /// One vector of `OUTPUTS` neighbouring outputs and of those below them, from the `3 + STRIDE` rows they read.
     #[inline(always)]
-    fn tile_of_two<S: Simd, V: SimdFloat<S, Element = f32>, const OUTPUTS: usize>(
+    fn tile_of_two<S: Simd, V: SimdFloat<S, Element = f32>, const STRIDE: usize, const OUTPUTS: usize>(
         &self,
         simd: S,
         block: Block<'_>,
-        rows: [&[[f32; BLOCK]]; 4],
+        rows: [&[[f32; BLOCK]]; 5],
         x: usize,
         channel: usize,
         output: [&mut [f32]; 2],
@@ -446,24 +459,27 @@ impl Blocks<'_> {
         unroll!(i < 3, 3, {
             unroll!(j < 3, 3, { weights[i][j] = load(&taps[i * 3 + j]) });
         });
-        unroll!(i < 4, 4, {
-            let pixels = &rows[i][x..][..OUTPUTS + 2];
-            unroll!(column < OUTPUTS + 2, 14, {
+        unroll!(i < 3 + STRIDE, 5, {
+            let pixels = &rows[i][x * STRIDE..][..(OUTPUTS - 1) * STRIDE + 3];
+            unroll!(column < (OUTPUTS - 1) * STRIDE + 3, 19, {
                 let pixel = load(&pixels[column]);
                 unroll!(j < 3, 3, {
-                    if column >= j && column - j < OUTPUTS {
+                    if column >= j && (column - j).is_multiple_of(STRIDE) && (column - j) / STRIDE < OUTPUTS {
+                        let o = (column - j) / STRIDE;
                         if i < 3 {
-                            sums[0][column - j] = pixel.mul_add(weights[i][j], sums[0][column - j]);
+                            sums[0][o] = pixel.mul_add(weights[i][j], sums[0][o]);
                         }
-                        if i > 0 {
-                            sums[1][column - j] = pixel.mul_add(weights[i - 1][j], sums[1][column - j]);
+                        if i >= STRIDE {
+                            sums[1][o] = pixel.mul_add(weights[i - STRIDE][j], sums[1][o]);
                         }
                     }
                 });
             });
         });
         let (low, high) = (V::splat(simd, self.clamp.low), V::splat(simd, self.clamp.high));
-        let [above, below] = output.map(|output| &mut output[..(OUTPUTS - 1) * BLOCK + V::LEN]);
+        let [above, below] = output;
+        let len = (OUTPUTS - 1) * BLOCK + V::LEN;
+        let (above, below) = (&mut above[..len], &mut below[..len]);
         unroll!(o < OUTPUTS, 8, {
             high.min(low.max(sums[0][o])).store_slice(&mut above[o * BLOCK..][..V::LEN]);
             high.min(low.max(sums[1][o])).store_slice(&mut below[o * BLOCK..][..V::LEN]);

@@ -126,10 +126,9 @@ fn pixel<'a>(map: &'a [f32], (at, count): (usize, usize), most: usize, copy: &'a
 /// `N` vectors of per-channel constants.
 #[inline(always)]
 fn vectors<S: Simd, V: SimdFloat<S, Element = f32>, const N: usize>(simd: S, values: &[f32]) -> [V; N] {
-    core::array::from_fn(
-        #[inline(always)]
-        |v| V::from_slice(simd, &values[v * V::LEN..][..V::LEN]),
-    )
+    let mut all = [V::splat(simd, 0.0); N];
+    unroll!(v < N, 5, { all[v] = V::from_slice(simd, &values[v * V::LEN..][..V::LEN]) });
+    all
 }
 
 /// `plane[y, x, c] = clamp(scale[c] * map[y, x, first + c] + shift[c])`; anything for channels the last block lacks.

@@ -171,6 +171,19 @@ struct At {
     first: usize,
 }
 
+impl At {
+    /// Where the tile's output `r` starts in a map of these strides; between pixels [`BLOCK`] is known if there is a `STEP`.
+    #[inline(always)]
+    fn start<const STEP: usize>(self, strides: Strides, r: usize) -> usize {
+        self.line * strides.row + (self.first + r) * pixel_step::<STEP>(strides)
+    }
+}
+
+#[inline(always)]
+fn pixel_step<const STEP: usize>(strides: Strides) -> usize {
+    if STEP == 0 { strides.pixel } else { BLOCK }
+}
+
 impl Weights<'_> {
     /// Tiles of `MOST` rows, of half of 28, then of 4, 2 or 1, which may repeat rows of the one before: the output is the
     /// same, and tiles of every size would be twice the code. No `VECTORS` are a half panel.
@@ -359,12 +372,10 @@ impl Weights<'_> {
         mut sums: [[V; VECTORS]; ROWS],
         output: &mut PixelsMut<'_, f32>,
     ) {
-        let step = |step: usize| if STEP == 0 { step } else { BLOCK };
-        let start = |strides: Strides, r: usize| at.line * strides.row + (at.first + r) * step(strides.pixel);
         if let Some(part) = self.part {
             unroll!(r < ROWS, 28, {
-                let residual = self.residual.map(|(map, _)| &map.data[start(map.strides, r)..]);
-                let output = &mut output.data[start(output.strides, r)..][..part];
+                let residual = self.residual.map(|(map, _)| &map.data[at.start::<STEP>(map.strides, r)..]);
+                let output = &mut output.data[at.start::<STEP>(output.strides, r)..][..part];
                 // A copy: were the sums themselves lent, they would live in memory.
                 let sum = sums[r][0];
                 store_part(sum.as_slice(), residual, self.clamp, output);
@@ -372,14 +383,14 @@ impl Weights<'_> {
             return;
         }
         if let Some((map, vectors)) = self.residual {
-            let (residual, step) = (&map.data[start(map.strides, 0)..], step(map.strides.pixel));
+            let (residual, step) = (&map.data[at.start::<STEP>(map.strides, 0)..], pixel_step::<STEP>(map.strides));
             unroll!(v < VECTORS, 3, {
                 let residual = &residual[vectors[v]..][..(ROWS - 1) * step + V::LEN];
                 unroll!(r < ROWS, 28, { sums[r][v] += V::from_slice(simd, &residual[r * step..][..V::LEN]) });
             });
         }
         let (low, high) = (V::splat(simd, self.clamp.low), V::splat(simd, self.clamp.high));
-        let (start, step) = (start(output.strides, 0), step(output.strides.pixel));
+        let (start, step) = (at.start::<STEP>(output.strides, 0), pixel_step::<STEP>(output.strides));
         unroll!(v < VECTORS, 3, {
             let output = &mut output.data[start + self.output[v]..][..(ROWS - 1) * step + V::LEN];
             unroll!(r < ROWS, 28, {
