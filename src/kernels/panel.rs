@@ -1,12 +1,16 @@
 //! Panels of weights: how a level cuts a matrix product's outputs, and how their weights are packed.
 //!
 //! A panel is one to three vectors of output channels: first their bias, then a row per input. What a vector would be
-//! half empty for is a *half panel*, whose rows hold two inputs each: `[w[k][0], w[k + 1][0], w[k][1], w[k + 1][1], ..]`.
+//! half empty for is a *half panel*, whose rows hold four inputs each, in two vectors: those of outputs 0, 2, 4 and 6,
+//! `[w[k][0], w[k + 1][0], w[k + 2][0], w[k + 3][0], w[k][2], ..]`, and those of 1, 3, 5 and 7.
 
 use super::{Pixels, SimdLevel};
 
 /// Output channels of a half panel.
 pub(super) const HALF: usize = 8;
+
+/// Inputs of a row of a half panel.
+pub(super) const QUAD: usize = 4;
 
 /// How a level cuts output channels into panels of vectors.
 ///
@@ -78,7 +82,7 @@ impl Panels {
     }
 
     fn half_len(self, inputs: usize) -> usize {
-        (inputs.div_ceil(2) + 1) * self.lanes
+        (inputs.div_ceil(QUAD) + 1) * QUAD * HALF
     }
 
     /// The panels of packed weights.
@@ -123,11 +127,13 @@ impl Panel<'_> {
         let Self { panels, vector, vectors, inputs, packed } = self;
         assert_eq!([weight.count(), weight.channels], [inputs, panels.outputs], "a panel of another weight");
         if vectors == 0 {
-            let (start, rows) = packed.split_at_mut(panels.lanes);
-            let row = |k: usize| &weight.data[k * weight.pitch()..];
-            fill_half(panels, start, [bias, None]);
-            for (pair, to) in rows.chunks_exact_mut(panels.lanes).enumerate() {
-                fill_half(panels, to, [Some(row(2 * pair)), (2 * pair + 1 < inputs).then(|| row(2 * pair + 1))]);
+            let (start, rows) = packed.split_at_mut(QUAD * HALF);
+            fill_half(panels, start, [bias, None, None, None]);
+            for (quad, to) in rows.chunks_exact_mut(QUAD * HALF).enumerate() {
+                let row = |j: usize| {
+                    Some(quad * QUAD + j).filter(|k| *k < inputs).map(|k| &weight.data[k * weight.pitch()..])
+                };
+                fill_half(panels, to, [0, 1, 2, 3].map(row));
             }
             return;
         }
@@ -159,7 +165,7 @@ impl Panel<'_> {
         /// Rows of the panel that stay in the first-level cache while its lanes are filled one by one.
         const ROWS: usize = 64;
         let Self { panels, vector, vectors, inputs, packed } = self;
-        let width = vectors.max(1) * panels.lanes;
+        let width = if vectors == 0 { QUAD * HALF } else { vectors * panels.lanes };
         assert_eq!([weight.channels, weight.count()], [inputs, panels.outputs], "a panel of another weight");
         let (bias, rows) = packed.split_at_mut(width);
         bias.fill(0.0);
@@ -168,8 +174,8 @@ impl Panel<'_> {
             let first = panels.half_channel();
             for channel in first..panels.outputs.min(first + HALF) {
                 let from = &weight.data[channel * weight.pitch()..][..inputs];
-                for (pair, to) in from.chunks(2).zip(rows.chunks_exact_mut(width)) {
-                    to[2 * (channel - first)..][..pair.len()].copy_from_slice(pair);
+                for (quad, to) in from.chunks(QUAD).zip(rows.chunks_exact_mut(width)) {
+                    to[half_lane(channel - first)..][..quad.len()].copy_from_slice(quad);
                 }
             }
             return;
@@ -189,13 +195,20 @@ impl Panel<'_> {
     }
 }
 
-/// A row of the half panel: two inputs' weights in turn, zeros for one that is not there.
-fn fill_half(panels: Panels, to: &mut [f32], inputs: [Option<&[f32]>; 2]) {
+/// A row of the half panel: each output's weights of four inputs, zeros for one that is not there.
+fn fill_half(panels: Panels, to: &mut [f32], inputs: [Option<&[f32]>; QUAD]) {
     let first = panels.half_channel();
     let columns = HALF.min(panels.outputs - first);
     to.fill(0.0);
-    for (parity, from) in inputs.into_iter().enumerate() {
+    for (k, from) in inputs.into_iter().enumerate() {
         let Some(from) = from else { continue };
-        to.iter_mut().skip(parity).step_by(2).zip(&from[first..][..columns]).for_each(|(to, from)| *to = *from);
+        for (channel, from) in from[first..][..columns].iter().enumerate() {
+            to[half_lane(channel) + k] = *from;
+        }
     }
+}
+
+/// Where a row of the half panel has an output's first weight: even outputs are in one vector, odd ones in the other.
+fn half_lane(channel: usize) -> usize {
+    channel % 2 * (QUAD * HALF / 2) + channel / 2 * QUAD
 }

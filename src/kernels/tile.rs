@@ -12,12 +12,13 @@
 //!         sums[row] += input[row, k] * panel[k]
 //! ```
 //!
-//! A half panel takes two inputs a turn, its vectors full: even lanes sum even inputs, odd lanes the others.
+//! A half panel takes four inputs a turn: a broadcast of all four feeds two full vectors, which sum each output in four
+//! neighbouring lanes.
 
 use fearless_simd::prelude::*;
-use fearless_simd::{f32x8, f32x16, f64x8};
+use fearless_simd::{f32x4, f32x8, f32x16, f64x8, u32x16};
 
-use super::panel::{HALF, Panels};
+use super::panel::{HALF, Panels, QUAD};
 use super::ring::RingRows;
 use super::{BLOCK, Clamp, Pixels, PixelsMut, Strides};
 
@@ -29,7 +30,7 @@ use super::{BLOCK, Clamp, Pixels, PixelsMut, Strides};
 /// flight (two multiply-adds a cycle, four cycles each).
 ///
 /// - AVX-512: 7 rows, which divide every map of a 224 input (112, 56, 28, 14, 7): 21 sums and 4 operands; 28 of a
-///   single vector or a half panel, whose start and end are a larger part of a tile.
+///   single vector, whose start and end are a larger part of a tile; [`HALF_ROWS`] of a half panel.
 /// - AVX2: 6 x 2, 12 sums and 3 operands; 3 x 3 for an odd number of vectors, as 4 x 3 spills.
 /// - 128 bits without fused multiply-add: 4 x 2.
 macro_rules! with_tile {
@@ -65,6 +66,9 @@ macro_rules! with_tile {
     };
 }
 pub(super) use with_tile;
+
+/// Rows of a tile of a half panel: 28 sums, two weights and a broadcast in registers.
+const HALF_ROWS: usize = 14;
 
 /// Step between the inputs of a stem: stride 2 over red, green and blue.
 const STEM: usize = 6;
@@ -103,6 +107,10 @@ impl<'a> Patches<'a> {
             step: pixel,
             line_step: row,
         }
+    }
+
+    fn is_pixels(&self) -> bool {
+        self.row_len == 0
     }
 }
 
@@ -145,7 +153,8 @@ pub(super) fn panels_over_rows<
         (vector, rest) = (vector + vectors, tail);
     }
     if const { V::LEN == 2 * HALF } && panels.has_half() {
-        weights(rest, [panels.half_channel(); 3], HALF, output.strides).over_rows::<S, V, R1, 0>(simd, output);
+        let panel = weights(rest, [panels.half_channel(); 3], HALF, output.strides);
+        panel.over_rows::<S, V, HALF_ROWS, 0>(simd, output);
     }
 }
 
@@ -197,7 +206,9 @@ impl Weights<'_> {
             || {
                 let residual = self.residual.is_none_or(|(map, _)| map.strides.pixel == BLOCK);
                 match (self.patches.step, output.strides.pixel) {
-                    (BLOCK, BLOCK) if residual => self.lines::<S, V, MOST, VECTORS, BLOCK>(simd, output),
+                    (BLOCK, BLOCK) if residual && self.patches.is_pixels() => {
+                        self.lines::<S, V, MOST, VECTORS, BLOCK>(simd, output)
+                    }
                     (STEM, BLOCK) if residual => self.lines::<S, V, MOST, VECTORS, STEM>(simd, output),
                     _ => self.lines::<S, V, MOST, VECTORS, 0>(simd, output),
                 }
@@ -206,7 +217,7 @@ impl Weights<'_> {
     }
 
     /// With a `STEP`, that from one output's inputs to the next, and outputs [`BLOCK`] apart, the compiler knows a tile to be
-    /// at constant offsets from its first pixel; 0 is any step.
+    /// at constant offsets from its first pixel; 0 is any step. A step of [`BLOCK`] says that patches are pixels, too.
     #[inline(always)]
     fn lines<S: Simd, V: SimdFloat<S, Element = f32>, const MOST: usize, const VECTORS: usize, const STEP: usize>(
         &self,
@@ -266,9 +277,12 @@ impl Weights<'_> {
     fn segments<const ROWS: usize, const STEP: usize>(&self, at: At, mut segment: impl FnMut([&[f32]; ROWS])) {
         let patches = self.patches;
         let step = if STEP == 0 { patches.step } else { STEP };
-        for i in 0..patches.kernel_rows {
-            let start = at.line * patches.line_step + at.first * step;
-            let mut from = patches.rows.place(i) * patches.row_len + start;
+        // Finding the rows of a pixel, which has one, took up to an eighth of the time of few inputs.
+        for i in 0..if STEP == BLOCK { 1 } else { patches.kernel_rows } {
+            let mut from = at.line * patches.line_step + at.first * step;
+            if STEP != BLOCK {
+                from += patches.rows.place(i) * patches.row_len;
+            }
             let mut left = patches.depth;
             while left > 0 {
                 let depth = left.min(patches.run);
@@ -315,48 +329,64 @@ impl Weights<'_> {
         sums
     }
 
-    /// The same of a half panel. What is left of a segment's pairs is paired with a zero.
+    /// The same of a half panel. Of a quad that a segment ends or begins within, inputs are added one by one.
     #[inline(always)]
     fn half_sums<S: Simd, const ROWS: usize, const STEP: usize>(&self, simd: S, at: At) -> [[f32x8<S>; 1]; ROWS] {
-        let (bias, mut weights) = self.packed.split_at(2 * HALF);
-        let mut sums = [f32x16::from_slice(simd, bias); ROWS];
-        let mut odd = false;
+        let (bias, mut weights) = self.packed.as_chunks().0.split_first().expect("a bias");
+        let mut sums = [halves(simd, bias); ROWS];
+        // The place of the next input in a quad.
+        let mut lane = 0;
         self.segments::<ROWS, STEP>(
             at,
             #[inline(always)]
             |rows| {
-                let lead = usize::from(odd);
-                if odd {
-                    let weight = f32x16::from_slice(simd, &weights[..2 * HALF]);
-                    unroll!(r < ROWS, 28, { sums[r] = pair(simd, [0.0, rows[r][0]]).mul_add(weight, sums[r]) });
-                    weights = &weights[2 * HALF..];
-                }
                 let depth = rows[0].len();
-                let count = (depth - lead) / 2;
-                let mut pairs: [&[[f32; 2]]; ROWS] = [&[]; ROWS];
-                unroll!(r < ROWS, 28, { pairs[r] = &rows[r][lead..].as_chunks().0[..count] });
-                let (segment, rest) = weights.split_at(count * 2 * HALF);
-                weights = rest;
-                for (k, weights) in (0..count).zip(segment.chunks_exact(2 * HALF)) {
-                    let weight = f32x16::from_slice(simd, weights);
-                    unroll!(r < ROWS, 28, { sums[r] = pair(simd, pairs[r][k]).mul_add(weight, sums[r]) });
-                }
-                odd = lead + 2 * count < depth;
-                if odd {
-                    let weight = f32x16::from_slice(simd, &weights[..2 * HALF]);
-                    unroll!(r < ROWS, 28, { sums[r] = pair(simd, [rows[r][depth - 1], 0.0]).mul_add(weight, sums[r]) });
+                let mut k = 0;
+                while k < depth {
+                    let count = (depth - k) / QUAD;
+                    if lane == 0 && count > 0 {
+                        let mut quads: [&[[f32; QUAD]]; ROWS] = [&[]; ROWS];
+                        unroll!(r < ROWS, 28, { quads[r] = &rows[r][k..].as_chunks().0[..count] });
+                        let (whole, rest) = weights.split_at(count);
+                        (weights, k) = (rest, k + count * QUAD);
+                        for (k, weights) in (0..count).zip(whole) {
+                            let [even, odd] = halves(simd, weights);
+                            unroll!(r < ROWS, 28, {
+                                let quad = f32x16::block_splat(f32x4::from_slice(simd, &quads[r][k]));
+                                sums[r][0] = quad.mul_add(even, sums[r][0]);
+                                sums[r][1] = quad.mul_add(odd, sums[r][1]);
+                            });
+                        }
+                    } else {
+                        let mask = u32x16::from_slice(simd, &LANES[lane]);
+                        let [even, odd] = halves(simd, &weights[0]);
+                        let (even, odd) = (even.bitcast::<u32x16<S>>() & mask, odd.bitcast::<u32x16<S>>() & mask);
+                        let (even, odd): (f32x16<S>, f32x16<S>) = (even.bitcast(), odd.bitcast());
+                        unroll!(r < ROWS, 28, {
+                            let input = f32x16::splat(simd, rows[r][k]);
+                            sums[r][0] = input.mul_add(even, sums[r][0]);
+                            sums[r][1] = input.mul_add(odd, sums[r][1]);
+                        });
+                        (k, lane) = (k + 1, (lane + 1) % QUAD);
+                        if lane == 0 {
+                            weights = &weights[1..];
+                        }
+                    }
                 }
             },
         );
         let mut halves = [[f32x8::splat(simd, 0.0)]; ROWS];
         unroll!(r < ROWS, 28, {
             if r.is_multiple_of(2) {
-                let other = if r + 1 < ROWS { sums[(r + 1) % ROWS] } else { sums[r] };
-                let (even, odd) = (sums[r].unzip_low(other), sums[r].unzip_high(other));
-                let (first, second) = (even + odd).split();
-                halves[r] = [first];
+                let other = if r + 1 < ROWS { r + 1 } else { r };
+                let [a, b] = [
+                    add_neighbours(simd, sums[r][0], sums[r][1]),
+                    add_neighbours(simd, sums[other][0], sums[other][1]),
+                ];
+                let both: f64x8<S> = add_neighbours(simd, a, b).bitcast();
+                halves[r] = [both.unzip_low(both).split().0.bitcast()];
                 if r + 1 < ROWS {
-                    halves[(r + 1) % ROWS] = [second];
+                    halves[(r + 1) % ROWS] = [both.unzip_high(both).split().0.bitcast()];
                 }
             }
         });
@@ -400,11 +430,46 @@ impl Weights<'_> {
     }
 }
 
-/// Two inputs in turn, as often as they fit: one load of 64 bits.
+/// The two vectors of a half panel's row: even outputs, then odd ones.
 #[inline(always)]
-fn pair<S: Simd>(simd: S, [even, odd]: [f32; 2]) -> f32x16<S> {
-    let bits = u64::from(even.to_bits()) | u64::from(odd.to_bits()) << 32;
-    f64x8::splat(simd, f64::from_bits(bits)).bitcast()
+fn halves<S: Simd>(simd: S, row: &[f32; QUAD * HALF]) -> [f32x16<S>; 2] {
+    let (even, odd) = row.split_at(QUAD * HALF / 2);
+    [f32x16::from_slice(simd, even), f32x16::from_slice(simd, odd)]
+}
+
+/// Ones where each input of a quad has its weights.
+const LANES: [[u32; 2 * HALF]; QUAD] = {
+    let mut lanes = [[0; 2 * HALF]; QUAD];
+    let mut at = 0;
+    while at < 2 * HALF {
+        lanes[at % QUAD][at] = u32::MAX;
+        at += 1;
+    }
+    lanes
+};
+
+/// In each 128 bits the sums of two neighbours of `a`, then those of `b`. Shuffles of 512 bits, as the compiler would make
+/// `vhaddps` of narrower ones, which reaches only half of the registers.
+#[inline(always)]
+fn add_neighbours<S: Simd>(simd: S, a: f32x16<S>, b: f32x16<S>) -> f32x16<S> {
+    #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
+    if let Some(avx512) = simd.level().as_avx512() {
+        #[cfg(target_arch = "x86")]
+        use core::arch::x86::_mm512_shuffle_ps;
+        #[cfg(target_arch = "x86_64")]
+        use core::arch::x86_64::_mm512_shuffle_ps;
+        fearless_simd::kernel!(
+            #[inline(always)]
+            fn add(avx512: Avx512, a: [f32; 16], b: [f32; 16]) -> [f32; 16] {
+                let (a, b) = (f32x16::simd_from(avx512, a).into(), f32x16::simd_from(avx512, b).into());
+                let even: f32x16<_> = _mm512_shuffle_ps::<0x88>(a, b).simd_into(avx512);
+                let odd: f32x16<_> = _mm512_shuffle_ps::<0xdd>(a, b).simd_into(avx512);
+                (even + odd).into()
+            }
+        );
+        return f32x16::simd_from(simd, add(avx512, a.into(), b.into()));
+    }
+    unreachable!("half panels are for AVX-512 alone: {:?}", (simd.level(), a, b))
 }
 
 /// Fewer channels than a vector holds.
