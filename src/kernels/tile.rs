@@ -178,6 +178,8 @@ struct Weights<'a> {
 struct At {
     line: usize,
     first: usize,
+    /// What is prefetched, from the weights that are read.
+    ahead: [usize; 2],
 }
 
 impl At {
@@ -207,10 +209,15 @@ impl Weights<'_> {
                 let residual = self.residual.is_none_or(|(map, _)| map.strides.pixel == BLOCK);
                 match (self.patches.step, output.strides.pixel) {
                     (BLOCK, BLOCK) if residual && self.patches.is_pixels() => {
-                        self.lines::<S, V, MOST, VECTORS, BLOCK>(simd, output)
+                        let tiles = output.size[0] * output.size[1].div_ceil(MOST);
+                        if const { VECTORS > 1 } && tiles <= VECTORS * V::LEN {
+                            self.lines::<S, V, MOST, VECTORS, BLOCK, true>(simd, output);
+                        } else {
+                            self.lines::<S, V, MOST, VECTORS, BLOCK, false>(simd, output);
+                        }
                     }
-                    (STEM, BLOCK) if residual => self.lines::<S, V, MOST, VECTORS, STEM>(simd, output),
-                    _ => self.lines::<S, V, MOST, VECTORS, 0>(simd, output),
+                    (STEM, BLOCK) if residual => self.lines::<S, V, MOST, VECTORS, STEM, false>(simd, output),
+                    _ => self.lines::<S, V, MOST, VECTORS, 0, false>(simd, output),
                 }
             },
         );
@@ -219,12 +226,22 @@ impl Weights<'_> {
     /// With a `STEP`, that from one output's inputs to the next, and outputs [`BLOCK`] apart, the compiler knows a tile to be
     /// at constant offsets from its first pixel; 0 is any step. A step of [`BLOCK`] says that patches are pixels, too.
     #[inline(always)]
-    fn lines<S: Simd, V: SimdFloat<S, Element = f32>, const MOST: usize, const VECTORS: usize, const STEP: usize>(
+    fn lines<
+        S: Simd,
+        V: SimdFloat<S, Element = f32>,
+        const MOST: usize,
+        const VECTORS: usize,
+        const STEP: usize,
+        const AHEAD: bool,
+    >(
         &self,
         simd: S,
         output: &mut PixelsMut<'_, f32>,
     ) {
         let [lines, count] = output.size;
+        // Floats to prefetch in a turn, for the tiles together to prefetch the next panel, and where the tile's are.
+        let step = if AHEAD { (VECTORS * V::LEN).div_ceil((lines * count.div_ceil(MOST)).max(1)) } else { 0 };
+        let mut ahead = self.packed.len();
         for line in 0..lines {
             let mut first = 0;
             while first < count {
@@ -242,13 +259,14 @@ impl Weights<'_> {
                     _ => 2,
                 };
                 first = first.min(count - rows);
-                let at = At { line, first };
+                let at = At { line, first, ahead: [ahead, step] };
+                ahead += step * self.patches.depth;
                 match rows {
-                    1 => self.tile::<S, V, 1, VECTORS, STEP>(simd, at, output),
-                    2 => self.tile::<S, V, 2, VECTORS, STEP>(simd, at, output),
-                    14 if MOST > 14 => self.tile::<S, V, 14, VECTORS, STEP>(simd, at, output),
-                    4 if MOST > 4 => self.tile::<S, V, 4, VECTORS, STEP>(simd, at, output),
-                    _ => self.tile::<S, V, MOST, VECTORS, STEP>(simd, at, output),
+                    1 => self.tile::<S, V, 1, VECTORS, STEP, AHEAD>(simd, at, output),
+                    2 => self.tile::<S, V, 2, VECTORS, STEP, AHEAD>(simd, at, output),
+                    14 if MOST > 14 => self.tile::<S, V, 14, VECTORS, STEP, AHEAD>(simd, at, output),
+                    4 if MOST > 4 => self.tile::<S, V, 4, VECTORS, STEP, AHEAD>(simd, at, output),
+                    _ => self.tile::<S, V, MOST, VECTORS, STEP, AHEAD>(simd, at, output),
                 }
                 first += rows;
             }
@@ -257,7 +275,14 @@ impl Weights<'_> {
 
     /// `ROWS` pixels by `VECTORS` vectors of output channels, or by a half panel.
     #[inline(always)]
-    fn tile<S: Simd, V: SimdFloat<S, Element = f32>, const ROWS: usize, const VECTORS: usize, const STEP: usize>(
+    fn tile<
+        S: Simd,
+        V: SimdFloat<S, Element = f32>,
+        const ROWS: usize,
+        const VECTORS: usize,
+        const STEP: usize,
+        const AHEAD: bool,
+    >(
         &self,
         simd: S,
         at: At,
@@ -267,7 +292,7 @@ impl Weights<'_> {
             let sums = self.half_sums::<S, ROWS, STEP>(simd, at);
             self.finish::<S, f32x8<S>, ROWS, 1, STEP>(simd, at, sums, output);
         } else {
-            let sums = self.sums::<S, V, ROWS, VECTORS, STEP>(simd, at);
+            let sums = self.sums::<S, V, ROWS, VECTORS, STEP, AHEAD>(simd, at);
             self.finish::<S, V, ROWS, VECTORS, STEP>(simd, at, sums, output);
         }
     }
@@ -296,7 +321,14 @@ impl Weights<'_> {
     }
 
     #[inline(always)]
-    fn sums<S: Simd, V: SimdFloat<S, Element = f32>, const ROWS: usize, const VECTORS: usize, const STEP: usize>(
+    fn sums<
+        S: Simd,
+        V: SimdFloat<S, Element = f32>,
+        const ROWS: usize,
+        const VECTORS: usize,
+        const STEP: usize,
+        const AHEAD: bool,
+    >(
         &self,
         simd: S,
         at: At,
@@ -308,6 +340,7 @@ impl Weights<'_> {
             let bias = V::from_slice(simd, &bias[v * V::LEN..][..V::LEN]);
             unroll!(r < ROWS, 28, { sums[r][v] = bias });
         });
+        let [mut ahead, step] = at.ahead;
         self.segments::<ROWS, STEP>(
             at,
             #[inline(always)]
@@ -316,6 +349,10 @@ impl Weights<'_> {
                 let (segment, rest) = weights.split_at(depth * width);
                 weights = rest;
                 for (k, weights) in (0..depth).zip(segment.chunks_exact(width)) {
+                    if const { AHEAD } {
+                        prefetch_index::prefetch_index(self.packed, ahead);
+                        ahead += step;
+                    }
                     unroll!(r < ROWS, 28, {
                         let input = V::splat(simd, rows[r][k]);
                         unroll!(v < VECTORS, 3, {
