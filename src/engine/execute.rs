@@ -19,7 +19,7 @@ impl Plan {
         output: &mut [f32],
         mut after: impl FnMut(usize),
     ) -> Result<()> {
-        let context = Context { level: self.level, weights: self.weights.as_slice(), parallel };
+        let context = Context { level: self.level, weights: self.weights.as_slice(), far: self.far, parallel };
         for (index, step) in self.steps.iter().enumerate() {
             let residual = step.residual.filter(|residual| residual.place != step.input.place);
             let ranges = [

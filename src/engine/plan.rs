@@ -52,6 +52,8 @@ pub(super) struct Plan {
     pub(super) output: [usize; 3],
     pub(super) steps: Vec<Step>,
     pub(super) weights: Memory,
+    /// How far ahead weights are prefetched: the longest linear layer's, so that those before it fetch it in time.
+    pub(super) far: usize,
     /// Where each buffer starts, and its length.
     pub(super) buffers: Vec<[usize; 2]>,
     pub(super) arena_len: usize,
@@ -590,7 +592,14 @@ impl<'g, 'w> Planner<'g, 'w> {
                 format_args!("at most {MOST_FLOATS}"),
             ));
         }
+        let linears = self.steps.iter().filter_map(|step| match &step.work {
+            Work::Linear(products) => {
+                Some(products.iter().map(|Product { packed, .. }| (packed.inputs + 1) * packed.outputs).sum())
+            }
+            _ => None,
+        });
         Ok(Plan {
+            far: linears.max().unwrap_or(0),
             level: self.level,
             threads: self.threads,
             input: self.graph.sizes[0],

@@ -138,13 +138,15 @@ impl<'a> Source<'a> {
 pub(super) struct Context<'a> {
     pub(super) level: SimdLevel,
     pub(super) weights: &'a [f32],
+    pub(super) far: usize,
     /// Whether parts go to the threads of the pool that this runs in.
     pub(super) parallel: bool,
 }
 
 impl Context<'_> {
     pub(super) fn panels(&self, packed: Packed) -> PackedWeights<'_> {
-        PackedWeights::from_packed_blocked(self.level, packed.inputs, packed.outputs, &self.weights[packed.start..])
+        let from = &self.weights[packed.start..];
+        PackedWeights::from_packed_blocked(self.level, packed.inputs, packed.outputs, from).with_far(self.far)
     }
 }
 

@@ -7,7 +7,6 @@
 
 use fearless_simd::prelude::*;
 
-use super::panel::Panels;
 use super::ring::Ring;
 use super::tile::{Patches, panels_over_rows, with_tile};
 use super::{BLOCK, Clamp, PackedWeights, Pixels, PixelsMut};
@@ -59,8 +58,7 @@ pub fn conv(
     assert!(first_row + rows <= geometry.output[0], "rows beyond the output map");
     weights.check_layout(output);
     let scratch = &mut scratch[..conv_scratch_len(geometry, input.channels)];
-    let panels = weights.layout();
-    with_tile!(weights.level(), run(geometry, group, panels, input, clamp, first_row, output, scratch));
+    with_tile!(weights.level(), run(geometry, group, input, clamp, first_row, output, scratch));
 }
 
 #[inline(always)]
@@ -69,7 +67,6 @@ fn run<S: Simd, V: SimdFloat<S, Element = f32>, const R1: usize, const R2: usize
     simd: S,
     g: &Conv2dGeometry,
     group: &Group<'_>,
-    panels: Panels,
     input: Pixels<'_, f32>,
     clamp: Clamp<f32>,
     first_row: usize,
@@ -98,7 +95,7 @@ fn run<S: Simd, V: SimdFloat<S, Element = f32>, const R1: usize, const R2: usize
             step: g.stride[1] * input.channels,
             line_step: 0,
         };
-        panels_over_rows::<S, V, R1, R2, R3>(simd, panels, group.weights.packed(), patches, None, clamp, &mut output);
+        panels_over_rows::<S, V, R1, R2, R3>(simd, group.weights, patches, None, clamp, &mut output);
     }
 }
 

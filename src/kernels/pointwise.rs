@@ -25,6 +25,7 @@ pub struct PackedWeights<'a> {
     outputs: usize,
     blocked: bool,
     packed: &'a [f32],
+    far: usize,
 }
 
 impl<'a> PackedWeights<'a> {
@@ -71,7 +72,7 @@ impl<'a> PackedWeights<'a> {
         let packed = &mut packed[..Self::len(level, inputs, outputs)];
         let panels = Panels::of(level, outputs, blocked);
         panels.parts(inputs, packed).for_each(|part| part.pack(weight, bias));
-        Self { level, inputs, outputs, blocked, packed }
+        Self { level, inputs, outputs, blocked, packed, far: 0 }
     }
 
     /// The panels that [`PackedWeights::pack`] fills, for one thread each.
@@ -96,7 +97,7 @@ impl<'a> PackedWeights<'a> {
     /// If `packed` is shorter than [`PackedWeights::len`].
     #[must_use]
     pub fn from_packed(level: SimdLevel, inputs: usize, outputs: usize, packed: &'a [f32]) -> Self {
-        Self { level, inputs, outputs, blocked: false, packed: &packed[..Self::len(level, inputs, outputs)] }
+        Self { level, inputs, outputs, blocked: false, packed: &packed[..Self::len(level, inputs, outputs)], far: 0 }
     }
 
     /// Weights that [`PackedWeights::pack_blocked`] packed before, for the same level and sizes.
@@ -107,6 +108,17 @@ impl<'a> PackedWeights<'a> {
     #[must_use]
     pub fn from_packed_blocked(level: SimdLevel, inputs: usize, outputs: usize, packed: &'a [f32]) -> Self {
         Self { blocked: true, ..Self::from_packed(level, inputs, outputs, packed) }
+    }
+
+    /// Over small maps, whose time the reading of weights decides, the next panel is prefetched while one is computed; so is,
+    /// with this, what lies `far` floats after each weight: the weights of a layer that reads faster than memory delivers.
+    #[must_use]
+    pub fn with_far(self, far: usize) -> Self {
+        Self { far, ..self }
+    }
+
+    pub(super) fn far(&self) -> usize {
+        self.far
     }
 
     pub(super) fn layout(&self) -> Panels {
@@ -158,15 +170,13 @@ pub fn pointwise(
         assert_eq!((residual.size, residual.channels), (output.size, output.channels), "residual does not fit");
     }
     weights.check_layout(output);
-    let panels = weights.layout();
-    with_tile!(weights.level, run(panels, weights.packed, input, residual, clamp, output));
+    with_tile!(weights.level, run(*weights, input, residual, clamp, output));
 }
 
 #[inline(always)]
 fn run<S: Simd, V: SimdFloat<S, Element = f32>, const R1: usize, const R2: usize, const R3: usize>(
     simd: S,
-    panels: Panels,
-    packed: &[f32],
+    weights: PackedWeights<'_>,
     input: Pixels<'_, f32>,
     residual: Option<Pixels<'_, f32>>,
     clamp: Clamp<f32>,
@@ -188,7 +198,7 @@ fn run<S: Simd, V: SimdFloat<S, Element = f32>, const R1: usize, const R2: usize
         let patches = Patches::pixels(Pixels { data: &input.data[start(input.strides)..], size, ..input });
         let data = &mut output.data[start(output.strides)..];
         let mut output = PixelsMut { data, size, ..*output };
-        panels_over_rows::<S, V, R1, R2, R3>(simd, panels, packed, patches, residual, clamp, &mut output);
+        panels_over_rows::<S, V, R1, R2, R3>(simd, weights, patches, residual, clamp, &mut output);
         first += count;
     }
 }

@@ -18,9 +18,9 @@
 use fearless_simd::prelude::*;
 use fearless_simd::{f32x4, f32x8, f32x16, f64x8, u32x16};
 
-use super::panel::{HALF, Panels, QUAD};
+use super::panel::{HALF, QUAD};
 use super::ring::RingRows;
-use super::{BLOCK, Clamp, Pixels, PixelsMut, Strides};
+use super::{BLOCK, Clamp, PackedWeights, Pixels, PixelsMut, Strides};
 
 /// Calls `$run::<S, V, R1, R2, R3>(simd, ..)` with the level's token `S`, its vector `V`, and the rows of a tile of 1, 2
 /// and 3 vectors.
@@ -123,28 +123,28 @@ pub(super) fn panels_over_rows<
     const R3: usize,
 >(
     simd: S,
-    panels: Panels,
-    packed: &[f32],
+    weights: PackedWeights<'_>,
     patches: Patches<'_>,
     residual: Option<Pixels<'_, f32>>,
     clamp: Clamp<f32>,
     output: &mut PixelsMut<'_, f32>,
 ) {
-    let inputs = patches.kernel_rows * patches.depth;
-    let weights = |packed, channels: [usize; 3], width, strides: Strides| Weights {
+    let (panels, inputs) = (weights.layout(), weights.inputs());
+    let panel = |packed, channels: [usize; 3], width, strides: Strides| Weights {
         packed,
+        far: weights.far(),
         patches,
         clamp,
         output: channels.map(|channel| strides.channel(channel)),
         residual: residual.map(|map| (map, channels.map(|channel| map.strides.channel(channel)))),
         part: (panels.outputs < width && !panels.blocked).then_some(panels.outputs),
     };
-    let (mut vector, mut rest) = (0, packed);
+    let (mut vector, mut rest) = (0, weights.packed());
     while vector < panels.total() {
         let vectors = panels.next(panels.total() - vector);
         let (packed, tail) = rest.split_at((inputs + 1) * vectors * V::LEN);
         let channels = [0, 1, 2].map(|v| panels.channel(vector + v.min(vectors - 1)));
-        let panel = weights(packed, channels, V::LEN, output.strides);
+        let panel = panel(packed, channels, V::LEN, output.strides);
         match vectors {
             1 => panel.over_rows::<S, V, R1, 1>(simd, output),
             2 => panel.over_rows::<S, V, R2, 2>(simd, output),
@@ -153,7 +153,7 @@ pub(super) fn panels_over_rows<
         (vector, rest) = (vector + vectors, tail);
     }
     if const { V::LEN == 2 * HALF } && panels.has_half() {
-        let panel = weights(rest, [panels.half_channel(); 3], HALF, output.strides);
+        let panel = panel(rest, [panels.half_channel(); 3], HALF, output.strides);
         panel.over_rows::<S, V, HALF_ROWS, 0>(simd, output);
     }
 }
@@ -163,6 +163,8 @@ pub(super) fn panels_over_rows<
 struct Weights<'a> {
     /// Bias, then a row per input.
     packed: &'a [f32],
+    /// See [`PackedWeights::with_far`].
+    far: usize,
     patches: Patches<'a>,
     clamp: Clamp<f32>,
     /// Where each vector is in an output pixel.
@@ -178,8 +180,8 @@ struct Weights<'a> {
 struct At {
     line: usize,
     first: usize,
-    /// What is prefetched, from the weights that are read.
-    ahead: [usize; 2],
+    /// What it prefetches: the first float of the next panel, of what is far, and from one to the next.
+    ahead: [usize; 3],
 }
 
 impl At {
@@ -239,9 +241,10 @@ impl Weights<'_> {
         output: &mut PixelsMut<'_, f32>,
     ) {
         let [lines, count] = output.size;
-        // Floats to prefetch in a turn, for the tiles together to prefetch the next panel, and where the tile's are.
+        // Floats a turn for all tiles together to prefetch the next panel; with something far, that and this take turns.
         let step = if AHEAD { (VECTORS * V::LEN).div_ceil((lines * count.div_ceil(MOST)).max(1)) } else { 0 };
-        let mut ahead = self.packed.len();
+        let far = if self.far > 0 { self.far } else { step };
+        let mut next = self.packed.len();
         for line in 0..lines {
             let mut first = 0;
             while first < count {
@@ -259,8 +262,8 @@ impl Weights<'_> {
                     _ => 2,
                 };
                 first = first.min(count - rows);
-                let at = At { line, first, ahead: [ahead, step] };
-                ahead += step * self.patches.depth;
+                let at = At { line, first, ahead: [next, next + far, 2 * step] };
+                next += step * self.patches.depth;
                 match rows {
                     1 => self.tile::<S, V, 1, VECTORS, STEP, AHEAD>(simd, at, output),
                     2 => self.tile::<S, V, 2, VECTORS, STEP, AHEAD>(simd, at, output),
@@ -340,7 +343,7 @@ impl Weights<'_> {
             let bias = V::from_slice(simd, &bias[v * V::LEN..][..V::LEN]);
             unroll!(r < ROWS, 28, { sums[r][v] = bias });
         });
-        let [mut ahead, step] = at.ahead;
+        let [mut ahead, mut other, step] = at.ahead;
         self.segments::<ROWS, STEP>(
             at,
             #[inline(always)]
@@ -351,7 +354,7 @@ impl Weights<'_> {
                 for (k, weights) in (0..depth).zip(segment.chunks_exact(width)) {
                     if const { AHEAD } {
                         prefetch_index::prefetch_index(self.packed, ahead);
-                        ahead += step;
+                        (ahead, other) = (other, ahead + step);
                     }
                     unroll!(r < ROWS, 28, {
                         let input = V::splat(simd, rows[r][k]);
