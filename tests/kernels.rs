@@ -8,7 +8,7 @@ mod common;
 use common::{levels, values};
 use mobilenet::kernels::reference::Pooling;
 use mobilenet::kernels::{
-    BLOCK, Clamp, Group, PackedDepthwise, PackedWeights, PaddedRows, Pixels, PixelsMut, Strides, conv,
+    BLOCK, Clamp, Group, KeptRows, PackedDepthwise, PackedWeights, PaddedRows, Pixels, PixelsMut, Strides, conv,
     conv_scratch_len, depthwise, depthwise_in_place, depthwise_scratch_len, global_average, global_max, linear,
     pointwise, pool, reference,
 };
@@ -310,13 +310,14 @@ fn check_conv(g: &Conv2dGeometry, groups: usize, input: Place, output: Place, cl
             let weight = Pixels::new(&weight[first..], [1, depth], outputs, output.channels);
             let weights = output.pack(level, weight, &bias[first..][..outputs], &mut packed);
             let rows = g.output[0] / 2;
+            let mut kept = KeptRows::new(g, input.channels, &mut scratch);
             for [from_row, rows] in [[0, rows], [rows, g.output[0] - rows]] {
                 if rows == 0 {
                     continue;
                 }
                 let mut part = output.part_mut(&mut found, [from_row, rows], [first, outputs]);
                 let group = Group { weights, first_input: group * inputs, inputs };
-                conv(g, &group, input.pixels(&from), clamp, from_row, &mut part, &mut scratch);
+                conv(g, &group, input.pixels(&from), clamp, from_row, &mut part, &mut kept);
             }
         }
         output.check(&found, &expected, depth, &format!("{what} {level}"));

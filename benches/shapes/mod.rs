@@ -6,7 +6,7 @@ use std::fmt;
 use std::time::{Duration, Instant};
 
 use mobilenet::kernels::{
-    BLOCK, Clamp, Group, PackedDepthwise, PackedWeights, PaddedRows, Pixels, PixelsMut, Strides, conv,
+    BLOCK, Clamp, Group, KeptRows, PackedDepthwise, PackedWeights, PaddedRows, Pixels, PixelsMut, Strides, conv,
     conv_scratch_len, depthwise_in_place, global_average, linear, pointwise,
 };
 use mobilenet::models::{MOBILENET_V1_STAGES, MOBILENET_V2_STAGES};
@@ -131,7 +131,8 @@ impl Call {
                     let weights = PackedWeights::from_packed_blocked(level, 27, outputs, &packed);
                     let group = Group { weights, first_input: 0, inputs: 3 };
                     let input = Pixels::dense(&input, [size, size], 3);
-                    conv(&g, &group, input, relu6, 0, &mut output.pixels_mut(), &mut scratch);
+                    let mut kept = KeptRows::new(&g, 3, &mut scratch);
+                    conv(&g, &group, input, relu6, 0, &mut output.pixels_mut(), &mut kept);
                 })
             }
             Self::Depthwise { size, channels, kernel, stride } => {

@@ -5,7 +5,7 @@ use core::ops::Range;
 
 use super::format::Format;
 use super::step::{Context, Product, Source, dense};
-use crate::kernels::{self, BLOCK, PackedDepthwise, Pixels, PixelsMut};
+use crate::kernels::{self, BLOCK, KeptRows, PackedDepthwise, Pixels, PixelsMut};
 use crate::shape::Conv2dGeometry;
 
 /// What gives a depthwise convolution its rows.
@@ -78,6 +78,10 @@ impl RowsFused {
         }
         let weights = &context.weights[self.depthwise.packed.start..];
         let weights = PackedDepthwise::from_packed_blocked(g.taps(), self.depthwise.packed.outputs, weights);
+        let mut kept = match &self.producer {
+            Producer::Dense(geometry, _) => Some(KeptRows::new(geometry, input.format.channels, dense_scratch)),
+            _ => None,
+        };
         let mut next = 0;
         for first in rows.clone().step_by(self.strip.size[0]) {
             let lines = first..(first + self.strip.size[0]).min(rows.end);
@@ -101,7 +105,8 @@ impl RowsFused {
                         );
                     }
                     Producer::Dense(geometry, product) => {
-                        dense(context, geometry, *product, input.pixels(), y, &mut made, dense_scratch);
+                        let kept = kept.as_mut().expect("made for this producer");
+                        dense(context, geometry, *product, input.pixels(), y, &mut made, kept);
                     }
                 }
                 y += count;

@@ -13,7 +13,7 @@ use core::ops::Range;
 use super::format::{Format, Order};
 use super::fused::{ChannelsFused, RowsFused};
 use super::graph::Function;
-use crate::kernels::{self, BLOCK, Clamp, Group, PackedWeights, Pixels, PixelsMut, SimdLevel};
+use crate::kernels::{self, BLOCK, Clamp, Group, KeptRows, PackedWeights, Pixels, PixelsMut, SimdLevel};
 use crate::shape::Conv2dGeometry;
 use crate::{Result, Runtime, Tensor};
 
@@ -288,7 +288,8 @@ impl Step {
                     _ => (products[0], units),
                 };
                 let mut output = format.part_mut(output, rows.len(), product.packed.outputs);
-                dense(context, geometry, product, input.pixels(), rows.start, &mut output, scratch);
+                let mut kept = KeptRows::new(geometry, input.format.channels, scratch);
+                dense(context, geometry, product, input.pixels(), rows.start, &mut output, &mut kept);
             }
             Work::Grouped(geometry, products) => {
                 let inputs = input.format.channels / products.len();
@@ -299,7 +300,8 @@ impl Step {
                     let data = &mut output[index * packed.outputs..];
                     let size = [units.len(), format.size[1]];
                     let mut output = PixelsMut::strided(data, size, packed.outputs, format.strides());
-                    kernels::conv(geometry, &group, input.pixels(), *clamp, units.start, &mut output, scratch);
+                    let mut kept = KeptRows::new(geometry, input.format.channels, scratch);
+                    kernels::conv(geometry, &group, input.pixels(), *clamp, units.start, &mut output, &mut kept);
                 }
             }
             Work::Linear(products) => {
@@ -373,10 +375,10 @@ pub(super) fn dense(
     input: Pixels<'_, f32>,
     first_row: usize,
     output: &mut PixelsMut<'_, f32>,
-    scratch: &mut [f32],
+    kept: &mut KeptRows<'_>,
 ) {
     let group = Group { weights: context.panels(packed), first_input: 0, inputs: input.channels };
-    kernels::conv(geometry, &group, input, clamp, first_row, output, scratch);
+    kernels::conv(geometry, &group, input, clamp, first_row, output, kept);
 }
 
 /// The whole of a value, to write.

@@ -18,6 +18,27 @@ pub fn conv_scratch_len(geometry: &Conv2dGeometry, channels: usize) -> usize {
     (geometry.ring_rows() + 1).saturating_mul(geometry.padded_width()).saturating_mul(channels)
 }
 
+/// The input rows that [`conv`] keeps from one call to the next, with their padding.
+#[derive(Debug)]
+pub struct KeptRows<'a> {
+    rows: &'a mut [f32],
+    ring: Ring,
+}
+
+impl<'a> KeptRows<'a> {
+    /// None, in `scratch` of [`conv_scratch_len`] floats.
+    ///
+    /// # Panics
+    ///
+    /// If `scratch` is shorter.
+    #[must_use]
+    pub fn new(geometry: &Conv2dGeometry, channels: usize, scratch: &'a mut [f32]) -> Self {
+        let rows = &mut scratch[..conv_scratch_len(geometry, channels)];
+        rows.fill(0.0);
+        Self { rows, ring: Ring::default() }
+    }
+}
+
 /// One group of a convolution: `K` input channels from `first_input` on to the packed output channels.
 #[derive(Clone, Copy, Debug)]
 pub struct Group<'a> {
@@ -33,12 +54,13 @@ pub struct Group<'a> {
 /// [`reference::conv`](super::reference::conv) for the formula.
 ///
 /// Shapes: `input [H, W, C]`; `output [rows, OW, N]`, the group's channels alone (start the slice at the first). The
-/// lanes that the last vector has beyond `N` are written too when the output is blocked.
+/// lanes that the last vector has beyond `N` are written too when the output is blocked. Calls that share `kept` read the
+/// same input, and their rows follow each other.
 ///
 /// # Panics
 ///
-/// If the weights do not fit the geometry or the output, a slice is shorter than its shape or [`conv_scratch_len`]
-/// says, `output` is not whole rows, or this machine cannot run the level the weights are packed for.
+/// If the weights do not fit the geometry or the output, a slice is shorter than its shape says, `kept` is another
+/// convolution's, `output` is not whole rows, or this machine cannot run the level the weights are packed for.
 pub fn conv(
     geometry: &Conv2dGeometry,
     group: &Group<'_>,
@@ -46,7 +68,7 @@ pub fn conv(
     clamp: Clamp<f32>,
     first_row: usize,
     output: &mut PixelsMut<'_, f32>,
-    scratch: &mut [f32],
+    kept: &mut KeptRows<'_>,
 ) {
     let weights = &group.weights;
     let [rows, columns] = output.size;
@@ -57,8 +79,8 @@ pub fn conv(
     assert_eq!(columns, geometry.output[1], "output is not whole rows");
     assert!(first_row + rows <= geometry.output[0], "rows beyond the output map");
     weights.check_layout(output);
-    let scratch = &mut scratch[..conv_scratch_len(geometry, input.channels)];
-    with_tile!(weights.level(), run(geometry, group, input, clamp, first_row, output, scratch));
+    assert_eq!(kept.rows.len(), conv_scratch_len(geometry, input.channels), "rows kept for another convolution");
+    with_tile!(weights.level(), run(geometry, group, input, clamp, first_row, output, kept));
 }
 
 #[inline(always)]
@@ -71,21 +93,20 @@ fn run<S: Simd, V: SimdFloat<S, Element = f32>, const R1: usize, const R2: usize
     clamp: Clamp<f32>,
     first_row: usize,
     output: &mut PixelsMut<'_, f32>,
-    scratch: &mut [f32],
+    kept: &mut KeptRows<'_>,
 ) {
     let row_len = g.padded_width() * input.channels;
-    scratch.fill(0.0);
-    let mut ring = Ring::default();
+    let KeptRows { rows: kept, ring } = kept;
     for line in 0..output.size[0] {
         let rows = ring.advance(g, first_row + line, |row, slot| {
-            copy_row(g, input, row, &mut scratch[slot * row_len..][..row_len]);
+            copy_row(g, input, row, &mut kept[slot * row_len..][..row_len]);
         });
         let data = &mut output.data[line * output.strides.row..];
         let mut output = PixelsMut { data, size: [1, g.output[1]], ..*output };
         let apart = g.dilation[1] != 1 || group.inputs != input.channels;
         let depth = g.kernel[1] * group.inputs;
         let patches = Patches {
-            data: &scratch[group.first_input..],
+            data: &kept[group.first_input..],
             row_len,
             rows,
             kernel_rows: g.kernel[0],

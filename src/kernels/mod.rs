@@ -23,7 +23,7 @@ mod pool;
 mod ring;
 mod tile;
 
-pub use conv::{Group, conv, conv_scratch_len};
+pub use conv::{Group, KeptRows, conv, conv_scratch_len};
 pub use depthwise::{PackedDepthwise, PaddedRows, depthwise, depthwise_in_place, depthwise_scratch_len};
 pub use depthwise_gradient::{MOST_TAPS, Plane, depthwise_input_gradient, depthwise_weight_gradient, gradient_border};
 pub use level::{SimdLevel, UnknownLevel};

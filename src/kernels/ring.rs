@@ -7,7 +7,7 @@
 use crate::shape::Conv2dGeometry;
 
 /// Fills a ring as the kernel slides down.
-#[derive(Default)]
+#[derive(Debug, Default)]
 pub(super) struct Ring {
     /// The first input row that was not copied yet.
     next: usize,

@@ -8,7 +8,7 @@ use alloc::vec;
 use ndarray::{ArrayView2, ArrayView4};
 
 use super::{Epilogue, contiguous};
-use crate::kernels::{self, Clamp, Group, PackedDepthwise, PackedWeights, Pixels, PixelsMut, reference};
+use crate::kernels::{self, Clamp, Group, KeptRows, PackedDepthwise, PackedWeights, Pixels, PixelsMut, reference};
 use crate::shape::Conv2dGeometry;
 use crate::{Element, Error, Result, Runtime, Shape, Tensor, Window};
 
@@ -293,7 +293,8 @@ fn conv_f32(
         let input = Pixels::dense(&input[image * image_len..], geometry.input, channels);
         for (index, group) in groups.iter().enumerate() {
             let mut output = PixelsMut::new(&mut output.data[index * outputs..], output.size, outputs, shape[3]);
-            kernels::conv(geometry, group, input, epilogue.clamp, first_row, &mut output, &mut scratch);
+            let mut kept = KeptRows::new(geometry, channels, &mut scratch);
+            kernels::conv(geometry, group, input, epilogue.clamp, first_row, &mut output, &mut kept);
         }
     });
 }
