@@ -77,12 +77,8 @@ impl Panels {
 
     /// Floats of the packed weights: every panel's bias and rows.
     pub(super) fn packed_len(self, inputs: usize) -> usize {
-        let half = if self.has_half() { self.half_len(inputs) } else { 0 };
+        let half = if self.has_half() { half_len(inputs) } else { 0 };
         (inputs + 1) * self.total() * self.lanes + half
-    }
-
-    fn half_len(self, inputs: usize) -> usize {
-        (inputs.div_ceil(QUAD) + 1) * QUAD * HALF
     }
 
     /// The panels of packed weights.
@@ -94,7 +90,7 @@ impl Panels {
             let len = if vectors > 0 {
                 (inputs + 1) * vectors * self.lanes
             } else if core::mem::take(&mut half) {
-                self.half_len(inputs)
+                half_len(inputs)
             } else {
                 return None;
             };
@@ -193,6 +189,11 @@ impl Panel<'_> {
             }
         }
     }
+}
+
+/// Floats of a half panel: its bias and its rows.
+fn half_len(inputs: usize) -> usize {
+    (inputs.div_ceil(QUAD) + 1) * QUAD * HALF
 }
 
 /// A row of the half panel: each output's weights of four inputs, zeros for one that is not there.

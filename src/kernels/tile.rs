@@ -353,7 +353,7 @@ impl Weights<'_> {
                 weights = rest;
                 for (k, weights) in (0..depth).zip(segment.chunks_exact(width)) {
                     if const { AHEAD } {
-                        prefetch_index::prefetch_index(self.packed, ahead);
+                        prefetch(self.packed, ahead);
                         (ahead, other) = (other, ahead + step);
                     }
                     unroll!(r < ROWS, 28, {
@@ -510,6 +510,15 @@ fn add_neighbours<S: Simd>(simd: S, a: f32x16<S>, b: f32x16<S>) -> f32x16<S> {
         return f32x16::simd_from(simd, add(avx512, a.into(), b.into()));
     }
     unreachable!("half panels are for AVX-512 alone: {:?}", (simd.level(), a, b))
+}
+
+/// Asks for the cache line of `from[at]`, wherever that is; without `std`, which its crate needs, nothing.
+#[inline(always)]
+fn prefetch(from: &[f32], at: usize) {
+    #[cfg(feature = "std")]
+    prefetch_index::prefetch_index(from, at);
+    #[cfg(not(feature = "std"))]
+    let _ = (from, at);
 }
 
 /// Fewer channels than a vector holds.
