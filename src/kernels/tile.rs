@@ -1,4 +1,5 @@
-//! The register tile: a small matrix product whose sums never leave the registers.
+//! The register tile: a small matrix product whose sums never leave the registers. As long as it is because whole and half
+//! panels share its loops over rows, segments and outputs.
 //!
 //! Pointwise and dense convolution both end here. Written once for every SIMD level; what differs per level is the
 //! vector and how many rows go with it, and that choice stands in [`with_tile`] and [`Panels`] alone.
