@@ -17,6 +17,7 @@ mod sealed {
 pub trait Element:
     sealed::Sealed
     + num_traits::Float
+    + fearless_simd::SimdFloatElement
     + ndarray::LinalgScalar
     + core::iter::Sum
     + core::ops::AddAssign

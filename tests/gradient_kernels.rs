@@ -1,5 +1,6 @@
-//! Gradients in `f32` on every SIMD level against `f64`, which runs plain loops and matrixmultiply; and that neither they
-//! nor a whole training step depend on the number of threads.
+//! Gradients in `f32` on every SIMD level against `f64`, which runs plain loops and matrixmultiply, but for the passes over
+//! pixels, which have plain loops here; and that neither gradients nor a whole training step depend on the number of
+//! threads.
 
 use mobilenet::kernels::{Clamp, Pixels, columns, outer, reference};
 use mobilenet::layers::{Gradient, Layer, Signal, Tape};
@@ -215,6 +216,63 @@ fn dense_gradients_match_at_awkward_sizes() {
     check(Kind::Dense { groups: 1 }, [1, 5, 6, 17], 9, &Window::new(3, Padding::Symmetric(1)).dilation(2));
     check(Kind::Dense { groups: 2 }, [2, 6, 5, 6], 10, &Window::new(2, Padding::VALID));
     check(Kind::Dense { groups: 1 }, [2, 5, 5, 4], 4, &Window::new(1, Padding::Symmetric(1)).stride(3));
+}
+
+fn check_passes<T: Element>(level: SimdLevel, channels: usize, pixels: usize) {
+    let what = format!("{level} {} {channels} {pixels}", T::NAME);
+    let exact = |values: &[T]| values.iter().map(|&value| Element::to_f64(value)).collect::<Vec<f64>>();
+    let (affine, len) = (affine::<T>(channels), pixels * channels);
+    let (input, gradient) = (values::<T>(len, 4), values::<T>(len, 5));
+    let (x, g) = (exact(&input), exact(&gradient));
+    let [scale, shift, center] = [&affine.scale, &affine.shift, &affine.center].map(|values| exact(values));
+    let [low, high] = [affine.clamp.low, affine.clamp.high].map(Element::to_f64);
+    let pass = columns::Affine { scale: &affine.scale, shift: &affine.shift, clamp: affine.clamp };
+    let normalised = |i: usize| x[i] * scale[i % channels] + shift[i % channels];
+    let sum = |of: &dyn Fn(usize) -> f64, c: usize| (c..len).step_by(channels).map(of).sum::<f64>();
+
+    let mut output = vec![T::zero(); len];
+    columns::apply(level, pass, &input, &mut output);
+    let expected: Vec<f64> = (0..len).map(|i| normalised(i).clamp(low, high)).collect();
+    assert_alike(&format!("apply {what}"), &output, &expected);
+
+    for pitch in [channels, channels + 5] {
+        let mut output = vec![T::one(); pixels * pitch];
+        columns::combine(level, [&affine.scale, &affine.shift, &affine.center], &gradient, &input, pitch, &mut output);
+        let combined = |i: usize| scale[i % channels] * g[i] + shift[i % channels] * x[i] + center[i % channels];
+        for (p, output) in output.chunks_exact(pitch).enumerate() {
+            let expected: Vec<f64> = (p * channels..(p + 1) * channels).map(combined).collect();
+            assert_alike(&format!("combine {what} {pitch}"), &output[..channels], &expected);
+            assert!(output[channels..].iter().all(|&between| between == T::one()), "written between pixels: {what}");
+        }
+        let mut sums = vec![T::one(); channels];
+        columns::sum(level, &output, pitch, &mut sums);
+        let expected: Vec<f64> = (0..channels).map(|c| sum(&combined, c)).collect();
+        assert_alike(&format!("sum {what} {pitch}"), &sums, &expected);
+    }
+
+    let passed = |i: usize| if normalised(i) > low && normalised(i) < high { g[i] } else { 0.0 };
+    let (mut masked, mut sums) = (gradient.clone(), [vec![T::one(); channels], vec![T::one(); channels]]);
+    let [of_gradient, of_spread] = &mut sums;
+    columns::mask(level, pass, &affine.center, &input, &mut masked, [of_gradient, of_spread]);
+    assert_eq!(exact(&masked), (0..len).map(passed).collect::<Vec<_>>(), "mask {what}");
+    let expected: Vec<f64> = (0..channels).map(|c| sum(&passed, c)).collect();
+    assert_alike(&format!("sum of the gradient {what}"), &sums[0], &expected);
+    let spread = |i: usize| passed(i) * (x[i] - center[i % channels]);
+    let expected: Vec<f64> = (0..channels).map(|c| sum(&spread, c)).collect();
+    assert_alike(&format!("spread {what}"), &sums[1], &expected);
+}
+
+/// Narrow pixels and wide ones, whole vectors and parts of one, more rows than are taken at a time.
+#[test]
+fn passes_over_pixels_match_plain_loops_at_awkward_sizes() {
+    for level in SimdLevel::available() {
+        for channels in [1, 3, 4, 5, 7, 8, 9, 15, 16, 17, 24, 31, 33, 64, 65, 79, 96, 129, 1030] {
+            for pixels in [1, 2, 3, 17, 150] {
+                check_passes::<f32>(level, channels, pixels);
+                check_passes::<f64>(level, channels, pixels);
+            }
+        }
+    }
 }
 
 /// The spread is far below the mean, or the first pixel far from all others.

@@ -35,7 +35,7 @@ fn small_net_learns_and_the_same_seed_gives_the_same_run() {
     let run = || {
         let steps = std::sync::Arc::new(std::sync::atomic::AtomicU64::new(0));
         let seen = steps.clone();
-        let mut trainer = Trainer::new(net(), Sgd::new(0.05).momentum(0.9), CrossEntropy::new())
+        let mut trainer = Trainer::new(net(), Sgd::new(0.02).momentum(0.9), CrossEntropy::new())
             .schedule(Schedule::cosine(80).warm_up(4))
             .clip(5.0)
             .seed(11)
@@ -56,10 +56,10 @@ fn small_net_learns_and_the_same_seed_gives_the_same_run() {
         (losses, evaluation, parameters(trainer.net()))
     };
     let (losses, evaluation, weights) = run();
-    assert!(losses[79] < 0.01 * losses[0], "{losses:?}");
+    // At this rate four seeds on four SIMD levels gave at most 0.05, and an accuracy of 1.
+    assert!(losses[79] < 0.1 * losses[0], "{losses:?}");
     assert_eq!(evaluation.images(), 32);
-    // Eight seeds gave 0.81 to 1.
-    assert!(evaluation.top(1) > 0.75, "{evaluation}");
+    assert!(evaluation.top(1) > 0.9, "{evaluation}");
     assert!(evaluation.top(2) > 0.999);
     let (again, _, other) = run();
     assert_eq!(losses, again);

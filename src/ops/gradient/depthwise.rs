@@ -11,8 +11,8 @@ use core::ops::Range;
 use super::super::lazy::{
     Affine, GradientSums, Lazy, LazyGradient, Moments, apply, combine, mask, moments as moments_of,
 };
-use super::strip::{Band, finished_rows, group_blocks, groups, halo, input_rows, strip_geometry, strips};
-use super::{Backward, Part, check_forward, gather, zeroed};
+use super::strip::{Band, BandShape, finished_rows, group_blocks, groups, halo, input_rows, strip_geometry, strips};
+use super::{Backward, Part, at_least, check_forward, gather, zeroed};
 use crate::kernels::{
     self, BLOCK, Clamp, GroupOf, MOST_TAPS, PackedDepthwise, PaddedRows, Pixels, PixelsMut, Strides, columns, reference,
 };
@@ -109,6 +109,17 @@ struct ForwardScratch {
     output: Vec<[f32; BLOCK]>,
 }
 
+/// Room for the input of a strip.
+fn input_band(g: &Conv2dGeometry, blocks: usize, strip: &Range<usize>) -> BandShape {
+    BandShape {
+        blocks,
+        most: input_rows(g, strip).len(),
+        left: g.before[1],
+        inner: g.input[1],
+        width: g.padded_width(),
+    }
+}
+
 impl Forward<'_> {
     fn run(&self, map: &[f32], output: &mut [f32], moments: Option<&mut Moments>) {
         let (g, channels) = (self.geometry, self.channels);
@@ -145,9 +156,10 @@ impl Forward<'_> {
         let affine = self.affine.as_ref().map(Affine::lend);
         let ForwardScratch { input, output: made } = scratch;
         let most = strips(g, channels).next().unwrap_or_default();
-        input.size(group_blocks(channels), input_rows(g, &most).len(), [g.before[1], g.padded_width()]);
+        let blocks = group_blocks(channels);
+        input.start(input_band(g, blocks, &most));
         let block_len = most.len() * g.output[1];
-        zeroed(made, group_blocks(channels) * block_len);
+        let made = at_least(made, blocks * block_len);
         for (first, lanes) in groups(channels) {
             input.restart();
             let of_map = GroupOf { size: g.input, channels, first, lanes, row: 0, block: 0 };
@@ -326,8 +338,9 @@ impl Planes<'_> {
         let (g, channels, blocks) = (self.geometry, self.channels, group_blocks(self.channels));
         let [left, right] = kernels::gradient_border(g);
         let (most, halo) = (strips(g, channels).next().unwrap_or_default(), halo(g));
-        scratch.input.size(blocks, input_rows(g, &most).len(), [g.before[1], g.padded_width()]);
-        scratch.d_output.size(blocks, halo + most.len(), [left, left + g.output[1] + right]);
+        scratch.input.start(input_band(g, blocks, &most));
+        let (inner, width) = (g.output[1], left + g.output[1] + right);
+        scratch.d_output.start(BandShape { blocks, most: halo + most.len(), left, inner, width });
         for (first, lanes) in groups(channels) {
             scratch.input.restart();
             scratch.d_output.restart();
@@ -400,10 +413,8 @@ impl Planes<'_> {
         let geometry = strip_geometry(g, strip, &finished);
         let (block_len, blocks) = (geometry.input_pixels(), group.lanes.div_ceil(BLOCK));
         let BackwardScratch { d_output, d_input: plane, .. } = scratch;
-        if plane.len() < blocks * block_len {
-            plane.resize(blocks * block_len, [0.0; BLOCK]);
-        }
-        for (block, plane) in plane.chunks_exact_mut(block_len).take(blocks).enumerate() {
+        let plane = at_least(plane, blocks * block_len);
+        for (block, plane) in plane.chunks_exact_mut(block_len).enumerate() {
             let weight = &self.weight[(group.first / BLOCK + block) * g.taps()..][..g.taps()];
             kernels::depthwise_input_gradient(level, &geometry, d_output.plane(block, halo(g)), weight, plane);
         }

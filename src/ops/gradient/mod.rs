@@ -158,6 +158,14 @@ fn zeroed<X: Clone + Default>(values: &mut Vec<X>, len: usize) {
     values.resize(len, X::default());
 }
 
+/// Its first `len` elements, whatever they are.
+fn at_least<X: Clone + Default>(values: &mut Vec<X>, len: usize) -> &mut [X] {
+    if values.len() < len {
+        values.resize(len, X::default());
+    }
+    &mut values[..len]
+}
+
 /// Adds the parts' gradients of a weight in order, on the runtime's threads. Parts have a matrix for each group, which is
 /// some columns of the weight.
 fn gather_weight<T: Element>(
@@ -224,11 +232,9 @@ fn applied<'s, T: Element>(
 ) -> &'s [T] {
     let values = &input.map.as_slice()[start..][..len];
     let Some(affine) = input.affine else { return values };
-    if scratch.len() < len {
-        scratch.resize(len, T::zero());
-    }
-    columns::apply(level, affine.lend(), values, &mut scratch[..len]);
-    &scratch[..len]
+    let scratch = at_least(scratch, len);
+    columns::apply(level, affine.lend(), values, scratch);
+    scratch
 }
 
 /// As [`applied`] for a gradient, with pixels `pitch` apart; anything between them.
@@ -244,11 +250,7 @@ fn combined<'s, T: Element>(
     if gradient.through.is_none() && pitch == channels {
         return values;
     }
-    let padded = len / channels * pitch;
-    if scratch.len() < padded {
-        scratch.resize(padded, T::zero());
-    }
-    let scratch = &mut scratch[..padded];
+    let scratch = at_least(scratch, len / channels * pitch);
     match gradient.through {
         Some((input, constants)) => {
             columns::combine(level, constants, values, &input.as_slice()[start..][..len], pitch, scratch);

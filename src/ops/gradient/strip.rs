@@ -6,6 +6,7 @@
 use alloc::vec::Vec;
 use core::ops::Range;
 
+use super::zeroed;
 use crate::kernels::{BLOCK, GROUP, GroupOf, Plane};
 use crate::shape::Conv2dGeometry;
 
@@ -67,21 +68,30 @@ pub(super) fn strip_geometry(g: &Conv2dGeometry, strip: &Range<usize>, finished:
 #[derive(Default)]
 pub(super) struct Band {
     data: Vec<[f32; BLOCK]>,
-    /// Most rows it holds.
-    most: usize,
-    /// Pixels of a row, borders included, and those to the left of the map.
-    width: usize,
-    left: usize,
+    shape: BandShape,
     /// The map's rows that it holds.
     held: Range<isize>,
 }
 
+/// What a [`Band`] has room for.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(super) struct BandShape {
+    pub(super) blocks: usize,
+    /// Most rows it holds.
+    pub(super) most: usize,
+    /// Pixels of a row: zeros to the left of the map, the map's, and all with the zeros to its right.
+    pub(super) left: usize,
+    pub(super) inner: usize,
+    pub(super) width: usize,
+}
+
 impl Band {
-    /// Makes it hold up to `most` rows of `width` pixels, `left` of them to the left of the map, in so many blocks.
-    pub(super) fn size(&mut self, blocks: usize, most: usize, [left, width]: [usize; 2]) {
-        (self.most, self.left, self.width) = (most, left, width);
-        self.data.clear();
-        self.data.resize(blocks * most * width, [0.0; BLOCK]);
+    /// Makes it a band of this shape that holds nothing. Nothing is ever written beside the map, so the zeros there stay.
+    pub(super) fn start(&mut self, shape: BandShape) {
+        if self.shape != shape {
+            self.shape = shape;
+            zeroed(&mut self.data, shape.blocks * shape.most * shape.width);
+        }
         self.restart();
     }
 
@@ -97,8 +107,7 @@ impl Band {
         group: GroupOf,
         fill: impl FnOnce(GroupOf, Range<usize>, &mut [[f32; BLOCK]]),
     ) {
-        let Self { most, width, held, .. } = self;
-        let (most, width) = (*most, *width);
+        let Self { shape: BandShape { most, left, width, .. }, ref held, .. } = *self;
         assert!(rows.len() <= most, "more rows than the band holds");
         let kept = (rows.start.max(held.start)..rows.end.min(held.end)).len();
         let moved = (rows.start - held.start).max(0).cast_unsigned();
@@ -114,7 +123,7 @@ impl Band {
             }
         }
         if !new.is_empty() {
-            let from = (new.start - rows.start).cast_unsigned() * width + self.left;
+            let from = (new.start - rows.start).cast_unsigned() * width + left;
             let new = new.start.cast_unsigned()..new.end.cast_unsigned();
             let group = GroupOf { size: [new.len(), group.size[1]], row: width, block: most * width, ..group };
             fill(group, new, &mut self.data[from..]);
@@ -124,7 +133,7 @@ impl Band {
 
     /// A block of the rows it holds, `above` of them before the first that is meant.
     pub(super) fn plane(&self, block: usize, above: usize) -> Plane<'_> {
-        let Self { most, width, left, .. } = *self;
+        let BandShape { most, width, left, .. } = self.shape;
         Plane { data: &self.data[block * most * width..][..most * width], width, before: [above, left] }
     }
 }
