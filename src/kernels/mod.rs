@@ -195,12 +195,3 @@ impl<T: Element> Clamp<T> {
         }
     }
 }
-
-/// Asks for the cache line of `from[at]`, wherever that is; without `std`, which its crate needs, nothing.
-#[inline(always)]
-fn prefetch(from: &[f32], at: usize) {
-    #[cfg(feature = "std")]
-    prefetch_index::prefetch_index(from, at);
-    #[cfg(not(feature = "std"))]
-    let _ = (from, at);
-}

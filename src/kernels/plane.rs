@@ -11,7 +11,7 @@ use fearless_simd::prelude::*;
 use fearless_simd::{Level, f32x4};
 
 use super::columns::Affine;
-use super::{BLOCK, Clamp, SimdLevel, prefetch};
+use super::{BLOCK, Clamp, SimdLevel};
 
 /// Most channels of a [`GroupOf`]: 1 KiB of each pixel. A training step takes 1.3 times as long with one block, and no
 /// less with more than sixteen.
@@ -123,16 +123,6 @@ fn pixel<'a>(map: &'a [f32], (at, count): (usize, usize), most: usize, copy: &'a
     &copy[..most]
 }
 
-/// Asks for the same channels of the pixel a row below. Pixels of which a pass takes only some channels are no stretch of
-/// memory that the machine would see coming.
-#[inline(always)]
-fn prefetch_below<V: SimdBase<S, Element = f32>, S: Simd, const N: usize>(group: &GroupOf, map: &[f32], at: usize) {
-    let below = at + group.size[1] * group.channels;
-    for line in (0..N * V::LEN).step_by(BLOCK) {
-        prefetch(map, below + line);
-    }
-}
-
 /// `N` vectors of per-channel constants.
 #[inline(always)]
 fn vectors<S: Simd, V: SimdFloat<S, Element = f32>, const N: usize>(simd: S, values: &[f32]) -> [V; N] {
@@ -178,7 +168,6 @@ pub fn fill_plane(
             let mut copy = [0.0; BLOCK];
             for x in 0..self.group.size[1] {
                 let at = self.group.in_map([y, x], first, N * V::LEN);
-                prefetch_below::<V, S, N>(&self.group, self.map, at.0);
                 let from = pixel(self.map, at, N * V::LEN, &mut copy);
                 unroll!(v < N, 5, {
                     let value = V::from_slice(simd, &from[v * V::LEN..][..V::LEN]).mul_add(scale[v], shift[v]);
@@ -230,8 +219,6 @@ pub fn combine_plane(
             let (mut copy, mut other) = ([0.0; BLOCK], [0.0; BLOCK]);
             for x in 0..self.group.size[1] {
                 let at = self.group.in_map([y, x], first, N * V::LEN);
-                prefetch_below::<V, S, N>(&self.group, self.gradient, at.0);
-                prefetch_below::<V, S, N>(&self.group, self.input, at.0);
                 let gradient = pixel(self.gradient, at, N * V::LEN, &mut copy);
                 let input = pixel(self.input, at, N * V::LEN, &mut other);
                 unroll!(v < N, 5, {
@@ -294,8 +281,6 @@ pub fn mask_plane(
             let (mut copy, mut made) = ([0.0; BLOCK], [0.0; BLOCK]);
             for x in 0..self.group.size[1] {
                 let (at, count) = self.group.in_map([y, x], first, N * V::LEN);
-                prefetch_below::<V, S, N>(&self.group, self.input, at);
-                prefetch_below::<V, S, N>(&self.group, gradient, at);
                 let input = pixel(self.input, (at, count), N * V::LEN, &mut copy);
                 let whole = count == N * V::LEN;
                 let to = if whole { &mut gradient[at..][..N * V::LEN] } else { &mut made[..N * V::LEN] };

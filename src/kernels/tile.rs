@@ -21,7 +21,7 @@ use fearless_simd::{f32x4, f32x8, f32x16, f64x8, u32x16};
 
 use super::panel::{HALF, QUAD};
 use super::ring::RingRows;
-use super::{BLOCK, Clamp, PackedWeights, Pixels, PixelsMut, Strides, prefetch};
+use super::{BLOCK, Clamp, PackedWeights, Pixels, PixelsMut, Strides};
 
 /// Calls `$run::<S, V, R1, R2, R3>(simd, ..)` with the level's token `S`, its vector `V`, and the rows of a tile of 1, 2
 /// and 3 vectors.
@@ -511,6 +511,15 @@ fn add_neighbours<S: Simd>(simd: S, a: f32x16<S>, b: f32x16<S>) -> f32x16<S> {
         return f32x16::simd_from(simd, add(avx512, a.into(), b.into()));
     }
     unreachable!("half panels are for AVX-512 alone: {:?}", (simd.level(), a, b))
+}
+
+/// Asks for the cache line of `from[at]`, wherever that is; without `std`, which its crate needs, nothing.
+#[inline(always)]
+fn prefetch(from: &[f32], at: usize) {
+    #[cfg(feature = "std")]
+    prefetch_index::prefetch_index(from, at);
+    #[cfg(not(feature = "std"))]
+    let _ = (from, at);
 }
 
 /// Fewer channels than a vector holds.
