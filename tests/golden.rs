@@ -229,13 +229,13 @@ fn single_precision_networks_equal_every_framework() {
         let expected = &expected[&format!("{name}.logits")];
         let net = network::<f32>(case);
         let greatest = expected.iter().fold(0.0_f64, |greatest, value| greatest.max(value.abs()));
-        let check = |form: &str, logits: Vec<f32>| {
-            let logits: Vec<f64> = logits.into_iter().map(f64::from).collect();
-            assert_close(&format!("{name} {form}"), &logits, expected, 2e-4 * greatest);
-        };
-        check("forward", net.forward(&input(case)).unwrap().into_vec());
+        let exact = |logits: Vec<f32>| logits.into_iter().map(f64::from).collect::<Vec<f64>>();
+        let forward = exact(net.forward(&input(case)).unwrap().into_vec());
+        assert_close(&format!("{name} forward"), &forward, expected, 2e-4 * greatest);
         for level in levels() {
-            check(level.name(), compiled(&net, &input(case), level));
+            let engine = exact(compiled(&net, &input(case), level));
+            assert_close(&format!("{name} {level}"), &engine, expected, 2e-4 * greatest);
+            assert_close(&format!("{name} {level} and forward"), &engine, &forward, 1e-4 * greatest);
         }
     }
 }

@@ -1,5 +1,5 @@
-//! From operators to steps: what is fused, in which order each value lies, and where. As long as it is because every
-//! choice by shape is here, in one place:
+//! From operators to steps: what is fused, in which order each value lies, and where. It is this long because every
+//! choice by shape is here, in one place (but for those inside a kernel, which are in its file):
 //!
 //! - A depthwise convolution is fused with what comes before it (a pointwise expansion or a dense stem) and the
 //!   pointwise projection after it. Over a large map it goes by rows ([`RowsFused`]), so that the widened map never

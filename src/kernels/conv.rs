@@ -21,12 +21,13 @@ pub fn conv_scratch_len(geometry: &Conv2dGeometry, channels: usize) -> usize {
 /// The input rows that [`conv`] keeps from one call to the next, with their padding.
 #[derive(Debug)]
 pub struct KeptRows<'a> {
+    geometry: Conv2dGeometry,
     rows: &'a mut [f32],
     ring: Ring,
 }
 
 impl<'a> KeptRows<'a> {
-    /// None, in `scratch` of [`conv_scratch_len`] floats.
+    /// No rows yet, in `scratch` of [`conv_scratch_len`] floats.
     ///
     /// # Panics
     ///
@@ -35,7 +36,7 @@ impl<'a> KeptRows<'a> {
     pub fn new(geometry: &Conv2dGeometry, channels: usize, scratch: &'a mut [f32]) -> Self {
         let rows = &mut scratch[..conv_scratch_len(geometry, channels)];
         rows.fill(0.0);
-        Self { rows, ring: Ring::default() }
+        Self { geometry: *geometry, rows, ring: Ring::default() }
     }
 }
 
@@ -59,8 +60,8 @@ pub struct Group<'a> {
 ///
 /// # Panics
 ///
-/// If the weights do not fit the geometry or the output, a slice is shorter than its shape says, `kept` is another
-/// convolution's, `output` is not whole rows, or this machine cannot run the level the weights are packed for.
+/// If the weights do not fit the geometry or the output, a slice is shorter than its shape says, `kept` is of another
+/// geometry or further down, `output` is not whole rows, or this machine cannot run the level the weights are packed for.
 pub fn conv(
     geometry: &Conv2dGeometry,
     group: &Group<'_>,
@@ -79,7 +80,8 @@ pub fn conv(
     assert_eq!(columns, geometry.output[1], "output is not whole rows");
     assert!(first_row + rows <= geometry.output[0], "rows beyond the output map");
     weights.check_layout(output);
-    assert_eq!(kept.rows.len(), conv_scratch_len(geometry, input.channels), "rows kept for another convolution");
+    let kept_len = conv_scratch_len(geometry, input.channels);
+    assert!(kept.geometry == *geometry && kept.rows.len() == kept_len, "rows kept for another convolution");
     with_tile!(weights.level(), run(geometry, group, input, clamp, first_row, output, kept));
 }
 
@@ -96,7 +98,7 @@ fn run<S: Simd, V: SimdFloat<S, Element = f32>, const R1: usize, const R2: usize
     kept: &mut KeptRows<'_>,
 ) {
     let row_len = g.padded_width() * input.channels;
-    let KeptRows { rows: kept, ring } = kept;
+    let KeptRows { rows: kept, ring, .. } = kept;
     for line in 0..output.size[0] {
         let rows = ring.advance(g, first_row + line, |row, slot| {
             copy_row(g, input, row, &mut kept[slot * row_len..][..row_len]);

@@ -9,10 +9,10 @@
 //!    channels-last map is copied into a *ring* of such rows, as many as the kernel is high; then maps whose pixels lie
 //!    a power of two apart, which would fight for the same few sets of the first-level cache, do so only once.
 //!    [`PaddedRows`] are read in place.
-//! 2. Eight neighbouring outputs are summed at once (seven, four or one where they fit better): each pixel is loaded once for every output it is part of, with one
-//!    kernel row's weights in registers and one bounds check for all of them.
+//! 2. Eight neighbouring outputs are summed at once (seven, four or one where they fit better): each pixel is loaded once
+//!    for every output it is part of, with one kernel row's weights in registers and one bounds check for all of them.
 //! 3. Sums start from the bias.
-//! 4. Where 32 registers hold all nine taps, 3x3 kernels without stride over [`PaddedRows`] compute two rows of outputs at
+//! 4. Where 32 registers hold all nine taps, 3x3 kernels of stride 1 or 2 over [`PaddedRows`] compute two rows of outputs at
 //!    once: a pixel is loaded once for both. Each output adds in the same order as alone.
 //!
 //! ```text

@@ -110,8 +110,9 @@ impl<'a> PackedWeights<'a> {
         Self { blocked: true, ..Self::from_packed(level, inputs, outputs, packed) }
     }
 
-    /// Over small maps, whose time the reading of weights decides, the next panel is prefetched while one is computed; so is,
-    /// with this, what lies `far` floats after each weight: the weights of a layer that reads faster than memory delivers.
+    /// Where a panel meets few tiles (a small map, a strip of a large one), the next panel is prefetched while one is
+    /// computed; so is, with this, what lies `far` floats after it: weights of a later layer that reads faster than memory
+    /// delivers.
     #[must_use]
     pub fn with_far(self, far: usize) -> Self {
         Self { far, ..self }

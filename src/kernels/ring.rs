@@ -14,11 +14,12 @@ pub(super) struct Ring {
 }
 
 impl Ring {
-    /// Moves on to output row `row`. Calls `copy(input_row, place)` for every row of the map that it newly reads.
+    /// Moves on to output row `row`, which does not lie above an earlier one. Calls `copy(input_row, place)` for every row of the map that it newly reads.
     #[inline(always)]
     pub(super) fn advance(&mut self, g: &Conv2dGeometry, row: usize, mut copy: impl FnMut(usize, usize)) -> RingRows {
         let slots = g.ring_rows();
         let rows = g.input_rows(row..row + 1);
+        assert!(self.next <= rows.start + slots, "output row {row} comes after one below it");
         for y in self.next.max(rows.start)..rows.end {
             copy(y, y % slots);
         }

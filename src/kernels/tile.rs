@@ -1,8 +1,8 @@
-//! The register tile: a small matrix product whose sums never leave the registers. As long as it is because whole and half
-//! panels share its loops over rows, segments and outputs.
+//! The register tile: a small matrix product whose sums never leave the registers. It is this long because whole and
+//! half panels share its loops over rows, segments and outputs.
 //!
 //! Pointwise and dense convolution both end here. Written once for every SIMD level; what differs per level is the
-//! vector and how many rows go with it, and that choice stands in [`with_tile`] and [`Panels`] alone.
+//! vector and how many rows go with it, and that choice stands in [`with_tile`], [`HALF_ROWS`] and `panel.rs` alone.
 //!
 //! Weights are packed in *panels* of one to three vectors of output channels: first the panel's bias, then one row
 //! of weights per input. A tile starts its sums from the bias and walks the panel once, front to back:
@@ -13,7 +13,7 @@
 //!         sums[row] += input[row, k] * panel[k]
 //! ```
 //!
-//! A half panel takes four inputs a turn: a broadcast of all four feeds two full vectors, which sum each output in four
+//! Where a panel meets few tiles, these also prefetch the next one. A half panel takes four inputs a turn: a broadcast of all four feeds two full vectors, which sum each output in four
 //! neighbouring lanes.
 
 use fearless_simd::prelude::*;
@@ -176,12 +176,13 @@ struct Weights<'a> {
     part: Option<usize>,
 }
 
-/// Where a tile is: its row of outputs, and the first of them.
+/// Where a tile is, and what it prefetches.
 #[derive(Clone, Copy)]
 struct At {
+    /// Its row of outputs, and the first of them.
     line: usize,
     first: usize,
-    /// What it prefetches: the first float of the next panel, of what is far, and from one to the next.
+    /// Places in the packed weights: of its share of the next panel, of its share of what is far, and the step of both.
     ahead: [usize; 3],
 }
 
@@ -227,7 +228,8 @@ impl Weights<'_> {
     }
 
     /// With a `STEP`, that from one output's inputs to the next, and outputs [`BLOCK`] apart, the compiler knows a tile to be
-    /// at constant offsets from its first pixel; 0 is any step. A step of [`BLOCK`] says that patches are pixels, too.
+    /// at constant offsets from its first pixel; 0 is any step. A step of [`BLOCK`] says that patches are pixels, too. Tiles
+    /// prefetch if they are so few, `AHEAD`, that a turn of one asks for at least a float.
     #[inline(always)]
     fn lines<
         S: Simd,
@@ -243,6 +245,7 @@ impl Weights<'_> {
     ) {
         let [lines, count] = output.size;
         // Floats a turn for all tiles together to prefetch the next panel; with something far, that and this take turns.
+        // One or two tiles step over lines: the whole panel would take them several prefetches a turn.
         let step = if AHEAD { (VECTORS * V::LEN).div_ceil((lines * count.div_ceil(MOST)).max(1)) } else { 0 };
         let far = if self.far > 0 { self.far } else { step };
         let mut next = self.packed.len();
@@ -510,7 +513,7 @@ fn add_neighbours<S: Simd>(simd: S, a: f32x16<S>, b: f32x16<S>) -> f32x16<S> {
         );
         return f32x16::simd_from(simd, add(avx512, a.into(), b.into()));
     }
-    unreachable!("half panels are for AVX-512 alone: {:?}", (simd.level(), a, b))
+    unreachable!("half panels are for AVX-512 alone, not {:?}", (simd.level(), a, b))
 }
 
 /// Asks for the cache line of `from[at]`, wherever that is; without `std`, which its crate needs, nothing.

@@ -3,12 +3,15 @@
 //! Pillow's filters widen with the reduction (antialiasing) and run on bytes; TensorFlow's older bilinear reads four
 //! pixels whatever the reduction and runs on floats, so it lives in [`super::tensorflow`].
 
-use fast_image_resize::images::{TypedImage, TypedImageRef};
+use fast_image_resize::images::TypedImage;
 use fast_image_resize::pixels::U8x3;
 use fast_image_resize::{FilterType, ResizeAlg, ResizeOptions, Resizer};
 
 use super::image::Rgb;
 use crate::{Error, Result};
+
+/// Rows of a photo that are copied at a time.
+const BAND: usize = 64;
 
 /// How a photo of any size becomes the network's input size.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -119,18 +122,28 @@ pub(super) fn pillow(image: Rgb<'_>, crop: Crop, filter: Filter) -> Result<Vec<u
     let (left, width) = span(image.width, crop.full_width, crop.left, crop.width);
     let (top, height) = span(image.height, crop.full_height, crop.top, crop.height);
     let failed = |error: &dyn std::fmt::Display| Error::format("preprocess", error);
-    // The typed calls: the others would compile the resizer for every pixel type there is, half a minute.
     // Only the rows that the second pass reads: a filter reaches two pixels of the coarser grid beyond the box.
     let reach = 2.0 * (height / f64::from(crop.height)).max(1.0) + 1.0;
     let (first, end) = ((top - reach).max(0.0).floor(), (top + height + reach).ceil().min(f64::from(image.height)));
-    let row = |at: f64| at as usize * image.width as usize * 3;
-    let (pixels, rows, top) = (&image.pixels[row(first)..row(end)], (end - first) as u32, top - first);
-    let source = TypedImageRef::<U8x3>::from_buffer(image.width, rows, pixels).map_err(|e| failed(&e))?;
+    let (row, top) = (image.width as usize * 3, top - first);
+    let pixels = &image.pixels[first as usize * row..end as usize * row];
+    // The typed calls: the others would compile the resizer for every pixel type there is, half a minute. And all with
+    // images of one type, the resizer's own: a source that is borrowed would be a second, 0.45 MB of a program. So the
+    // source is copied, some rows at a time.
     let mut resizer = Resizer::new();
     let options = ResizeOptions::new().resize_alg(algorithm);
-    let mut narrow = TypedImage::new(crop.width, rows);
-    let columns = options.crop(left, 0.0, width, f64::from(rows));
-    resizer.resize_typed(&source, &mut narrow, &columns).map_err(|e| failed(&e))?;
+    let mut narrow = TypedImage::<U8x3>::new(crop.width, (end - first) as u32);
+    let bands = pixels.chunks(BAND * row).zip(narrow.pixels_mut().chunks_mut(BAND * crop.width as usize));
+    let mut copy = Vec::new();
+    for (band, narrow) in bands {
+        copy.clear();
+        copy.extend_from_slice(band);
+        let rows = (band.len() / row) as u32;
+        let source = TypedImage::from_buffer(image.width, rows, &mut copy).map_err(|e| failed(&e))?;
+        let mut narrow = TypedImage::from_pixels_slice(crop.width, rows, narrow).map_err(|e| failed(&e))?;
+        let columns = options.crop(left, 0.0, width, f64::from(rows));
+        resizer.resize_typed(&source, &mut narrow, &columns).map_err(|e| failed(&e))?;
+    }
     let mut output = TypedImage::new(crop.width, crop.height);
     let rows = options.crop(0.0, top, f64::from(crop.width), height);
     resizer.resize_typed(&narrow, &mut output, &rows).map_err(|e| failed(&e))?;
