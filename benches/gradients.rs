@@ -1,8 +1,8 @@
 //! Gradient kernels over the real layer shapes of MobileNetV1 and V2, against the forward kernel of the same layer.
 //!
-//! `cargo bench --bench gradients -- [v1_100|v2_100|v2_035] [LEVEL]`. All do the same multiply-adds, so the ratio of their
-//! times is that of their rates. Kernels alone, with buffers and weights warm, one image; what a training step does
-//! around them (normalisations, masks, copies) is in the example `train_step`.
+//! `cargo bench --bench gradients -- [v1_100|v2_100|v2_035] [LEVEL]`. All do the same multiply-adds, so the ratio of
+//! their times is that of their rates. Kernels alone, with buffers and weights warm, one image; what a training step
+//! does around them (normalisations, masks, copies) is in the example `train_step`.
 
 mod shapes;
 

@@ -1,7 +1,7 @@
 //! Every kernel over the real layer shapes of MobileNetV1 and V2, and its share of what the machine can do.
 //!
-//! `cargo bench --bench kernels -- [v1_100|v2_100|v2_035] [LEVEL]`. A kernel's limit is the larger of two times: that of
-//! its multiply-adds at the rate of a loop of nothing else, and that of its bytes at the rate at which a set of that
+//! `cargo bench --bench kernels -- [v1_100|v2_100|v2_035] [LEVEL]`. A kernel's limit is the larger of two times: that
+//! of its multiply-adds at the rate of a loop of nothing else, and that of its bytes at the rate at which a set of that
 //! size is read. Buffers and weights are warm; in a network they are not always.
 
 mod shapes;

@@ -10,8 +10,8 @@ use crate::layers::Layer;
 use crate::preprocess::Preprocess;
 use crate::{Error, Result, Runtime, Shape, Tensor};
 
-/// A compiled network with its preprocessing and class names. `Send` and `Sync`: threads may share one, each call takes an
-/// engine of its own, and all of them share the packed weights.
+/// A compiled network with its preprocessing and class names. `Send` and `Sync`: threads may share one, each call takes
+/// an engine of its own, and all of them share the packed weights.
 ///
 /// ```
 /// use mobilenet::classifier::Classifier;

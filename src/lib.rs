@@ -4,8 +4,8 @@
 //! - [`Tensor`]: a batch of images or maps, `[N, H, W, C]`, over ndarray.
 //! - [`layers`]: [`ConvBnRelu`], [`InvertedResidual`] and the rest, behind the trait [`Layer`].
 //! - [`models`]: [`MobileNetV1`] and [`MobileNetV2`] with the width multiplier `alpha`.
-//! - [`weights`]: [`StateDict::open`](layers::StateDict) reads PyTorch's, TensorFlow's and its own files; [`WeightSource`]
-//!   binds the conventions that travel with them.
+//! - [`weights`]: [`StateDict::open`](layers::StateDict) reads PyTorch's, TensorFlow's and its own files;
+//!   [`WeightSource`] binds the conventions that travel with them.
 //! - [`ops`] and [`kernels`]: the math without parameters, on tensors and on slices; [`Runtime`] chooses SIMD level and
 //!   threads.
 //! - [`train`]: losses, optimizers and the [`Trainer`](train::Trainer); every layer has a backward pass.

@@ -19,7 +19,8 @@ const SIZE: [usize; 3] = [40, 33, 3];
 /// Two at once on two threads, and one alone.
 const BATCH: usize = 3;
 
-/// Both families, and 5x5 depthwise, grouped and repeated convolutions, clamps and a softmax, none of which is fused away.
+/// Both families, and 5x5 depthwise, grouped and repeated convolutions, clamps and a softmax, none of which is fused
+/// away.
 fn networks() -> [(&'static str, Box<dyn Layer<f32>>); 3] {
     let custom = Sequential::new()
         .push(ConvBnRelu::builder(3, 20).kernel_size(3).build().unwrap())

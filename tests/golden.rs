@@ -136,8 +136,8 @@ fn layers_equal_pytorch_and_tensorflow() {
     }
 }
 
-/// The bound of a sum of `k` products in single precision, `(k + 8) * eps * sum of |x * w|`: the magnitudes come from the
-/// same layer over the magnitudes of its input and parameters. Eight more roundings are those of the normalisation.
+/// The bound of a sum of `k` products in single precision, `(k + 8) * eps * sum of |x * w|`: the magnitudes come from
+/// the same layer over the magnitudes of its input and parameters. Eight more roundings are those of the normalisation.
 #[test]
 fn single_precision_layers_equal_pytorch_and_tensorflow_to_their_error_bound_on_every_simd_level() {
     let expected = tensors("layers.safetensors");

@@ -1,6 +1,6 @@
-//! Gradients in `f32` on every SIMD level against `f64`, which runs plain loops and matrixmultiply, but for the passes over
-//! pixels, which have plain loops here; and that neither gradients nor a whole training step depend on the number of
-//! threads.
+//! Gradients in `f32` on every SIMD level against `f64`, which runs plain loops and matrixmultiply, but for the passes
+//! over pixels, which have plain loops here; and that neither gradients nor a whole training step depend on the number
+//! of threads.
 
 use mobilenet::kernels::{Clamp, Pixels, columns, outer, reference};
 use mobilenet::layers::{Gradient, Layer, Signal, Tape};

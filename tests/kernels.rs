@@ -133,7 +133,8 @@ impl Place {
         pack(level, weight, Some(bias), packed)
     }
 
-    /// Compares an output with the reference's `[expected, sum of magnitudes]` and checks that the gaps were left alone.
+    /// Compares an output with the reference's `[expected, sum of magnitudes]` and checks that the gaps were left
+    /// alone.
     #[track_caller]
     fn check(&self, output: &[f32], [expected, bound]: &[Vec<f64>; 2], terms: usize, what: &str) {
         let mut gaps = output.to_vec();

@@ -1,4 +1,5 @@
-//! Training through the public API: a net learns, freezing freezes, statistics move as they should, bad input is refused.
+//! Training through the public API: a net learns, freezing freezes, statistics move as they should, bad input is
+//! refused.
 
 use mobilenet::layers::{
     BatchNorm2d, ConvBnRelu, Dropout, Gradient, Initializer, Layer, Linear, Sequential, Signal, Tape,

@@ -1,10 +1,10 @@
 //! Five training steps of whole networks against PyTorch: see `golden/README.md` and `golden/make_train.py`.
 //!
-//! The metric. A loss may be off by the tolerance times the loss. Of each tensor the golden file has a digest: sum, sum of
-//! magnitudes `S` and four of its `n` elements. The sums may be off by the tolerance times `S`; an element by the tolerance
-//! times its own magnitude or the mean one, `S / n`, whichever is greater. Where batch norm takes a shift away that the
-//! batch norm before it added (after a linear bottleneck), that shift's true gradient is zero and `S` is rounding noise; so
-//! `S` of a shift's gradient is at least that of the scale beside it.
+//! The metric. A loss may be off by the tolerance times the loss. Of each tensor the golden file has a digest: sum, sum
+//! of magnitudes `S` and four of its `n` elements. The sums may be off by the tolerance times `S`; an element by the
+//! tolerance times its own magnitude or the mean one, `S / n`, whichever is greater. Where batch norm takes a shift
+//! away that the batch norm before it added (after a linear bottleneck), that shift's true gradient is zero and `S` is
+//! rounding noise; so `S` of a shift's gradient is at least that of the scale beside it.
 //!
 //! An input that is off by 1e-15 moves the `f64` run by less than 1e-12 in this metric, and PyTorch's own `f32` run is
 //! within 1e-4 of it (`make_train.py --stability`).

@@ -18,7 +18,8 @@ static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 /// Bytes allocated per byte of file, at most. A one-byte opcode makes a value of 32 bytes; growing vectors allocate
 /// their final size twice; the maps of names and values add as much again.
 const PER_BYTE: usize = 128;
-/// Bytes that any file may take: error messages, and the directory reader's buffers (about 100 KB for each mark of an end).
+/// Bytes that any file may take: error messages, and the directory reader's buffers (about 100 KB for each mark of an
+/// end).
 const BASE: usize = 1 << 20;
 
 fn assert_bounded(name: &str, bytes: &[u8]) {

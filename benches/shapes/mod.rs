@@ -1,5 +1,5 @@
-//! The kernel calls of the published networks at 224x224, in the layouts that the engine gives them, each ready to run on
-//! any SIMD level.
+//! The kernel calls of the published networks at 224x224, in the layouts that the engine gives them, each ready to run
+//! on any SIMD level.
 #![allow(dead_code, reason = "each bench uses a part")]
 
 use std::fmt;

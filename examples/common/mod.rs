@@ -26,8 +26,8 @@ pub(crate) fn report(outcome: Result<ExitCode>) -> ExitCode {
     })
 }
 
-/// Reads a command line of options alone. `set` takes the value of an option of this name, if it knows it. Returns `false`
-/// if help was asked for, which is then printed.
+/// Reads a command line of options alone. `set` takes the value of an option of this name, if it knows it. Returns
+/// `false` if help was asked for, which is then printed.
 pub(crate) fn read_options(help: &str, mut set: impl FnMut(&str, &mut lexopt::Parser) -> Result<bool>) -> Result<bool> {
     use lexopt::prelude::*;
     let mut parser = lexopt::Parser::from_env();

@@ -58,8 +58,8 @@ impl Options {
         }
     }
 
-    /// Reads the command line. `set` takes the value of an option of the example's own, if it knows it. Returns nothing if
-    /// help was asked for, which is then printed.
+    /// Reads the command line. `set` takes the value of an option of the example's own, if it knows it. Returns nothing
+    /// if help was asked for, which is then printed.
     pub(crate) fn read(
         mut self,
         help: &str,

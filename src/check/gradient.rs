@@ -32,8 +32,8 @@ pub struct GradientError {
 
 /// Compares a layer's gradients by its input and by every parameter that trains with finite differences.
 ///
-/// The layer runs in its training form, on clones, so it is left as it was. A clamp has no derivative at its borders: an
-/// input that puts a value within 1e-5 of one gives a false alarm.
+/// The layer runs in its training form, on clones, so it is left as it was. A clamp has no derivative at its borders:
+/// an input that puts a value within 1e-5 of one gives a false alarm.
 ///
 /// ```
 /// use mobilenet::check::check_gradients;

@@ -115,8 +115,8 @@ impl Augmentation {
     ///
     /// # Errors
     ///
-    /// If a scale is not in (0, 1], a ratio is not positive and finite, either range is empty, the probability is not in
-    /// [0, 1], or an amount of jitter is negative or not finite.
+    /// If a scale is not in (0, 1], a ratio is not positive and finite, either range is empty, the probability is not
+    /// in [0, 1], or an amount of jitter is negative or not finite.
     pub fn check(&self) -> Result<()> {
         const NAME: &str = "augmentation";
         let show = |[low, high]: [f64; 2]| format!("{low}..={high}");
@@ -166,8 +166,8 @@ impl Augmentation {
         if self.jitter.is_none() {
             return preprocess.apply(image);
         }
-        // Colours change between the resize and the normalisation, on bytes: the preprocessing is used for one, then for
-        // the other, where it has nothing to resize.
+        // Colours change between the resize and the normalisation, on bytes: the preprocessing is used for one, then
+        // for the other, where it has nothing to resize.
         let resized = preprocess.clone().normalize([0.0; 3], [1.0; 3]).apply(image)?;
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "values from 0 to 1")]
         let byte = |value: &f32| (value * 255.0).round() as u8;

@@ -33,8 +33,8 @@ impl ImageFolder {
     /// Lists a folder that has one sub-folder per class, at any depth within it.
     ///
     /// Classes are sorted by name and numbered in that order; a class's files are sorted by path. Files count if they
-    /// end in `.jpg`, `.jpeg` or `.png`, in any case. Names that start with a dot are passed over. A class may be a link,
-    /// and so may a file; links to folders within a class are not followed, for they could lead in circles.
+    /// end in `.jpg`, `.jpeg` or `.png`, in any case. Names that start with a dot are passed over. A class may be a
+    /// link, and so may a file; links to folders within a class are not followed, for they could lead in circles.
     ///
     /// # Errors
     ///

@@ -1,8 +1,9 @@
 //! Labelled photos for training: folders, splits, augmentation, and batches decoded ahead of the step.
 //!
-//! An [`ImageFolder`] lists samples, an [`Augmentation`] varies them, a [`Loader`] makes batches of them. Everything that
-//! is drawn comes from a seed and from *what* it is drawn for (the class, the epoch, the sample), never from when or on
-//! which thread: the same seed gives the same batches, bit for bit, on any machine and with any number of workers.
+//! An [`ImageFolder`] lists samples, an [`Augmentation`] varies them, a [`Loader`] makes batches of them. Everything
+//! that is drawn comes from a seed and from *what* it is drawn for (the class, the epoch, the sample), never from when
+//! or on which thread: the same seed gives the same batches, bit for bit, on any machine and with any number of
+//! workers.
 //!
 //! ```
 //! use mobilenet::data::{Augmentation, ImageFolder, Loader, Sample};

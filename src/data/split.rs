@@ -9,9 +9,9 @@ use crate::{Error, Result};
 const NAME: &str = "image folder";
 
 impl ImageFolder {
-    /// Training and validation parts, stratified: `round(fraction * len)` images are for validation, each class gives its
-    /// share (the remainders of rounding go to the largest), and at least one image of each class stays for training.
-    /// Both parts keep the order of this set.
+    /// Training and validation parts, stratified: `round(fraction * len)` images are for validation, each class gives
+    /// its share (the remainders of rounding go to the largest), and at least one image of each class stays for
+    /// training. Both parts keep the order of this set.
     ///
     /// # Errors
     ///

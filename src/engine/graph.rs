@@ -115,7 +115,8 @@ impl Convolution<'_> {
         sizes.into_iter().fold(1, |product, size| product.saturating_mul(size as u64))
     }
 
-    /// The kernel's id, as [`Layer::kernel`](crate::Layer::kernel) writes it, with the range of the outputs that it ends in.
+    /// The kernel's id, as [`Layer::kernel`](crate::Layer::kernel) writes it, with the range of the outputs that it
+    /// ends in.
     pub(super) fn kernel(&self, clamp: Clamp<f32>) -> String {
         let g = &self.geometry;
         let ([h, w], stride) = (g.kernel, g.stride[0]);

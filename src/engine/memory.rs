@@ -1,8 +1,8 @@
 //! Memory of packed weights and of activations.
 //!
-//! Floats that start on a cache line, as vectors of 64 bytes that cross two lines load at half the speed. Large ones are
-//! mapped and offered to the system as huge pages (feature `huge-pages`, Linux): a network's weights are read once per
-//! run, and with pages of 4 KiB each of them is a miss of the address cache.
+//! Floats that start on a cache line, as vectors of 64 bytes that cross two lines load at half the speed. Large ones
+//! are mapped and offered to the system as huge pages (feature `huge-pages`, Linux): a network's weights are read once
+//! per run, and with pages of 4 KiB each of them is a miss of the address cache.
 
 use alloc::vec::Vec;
 use core::fmt;

@@ -1,9 +1,9 @@
 //! The inference engine: what a network compiles to.
 //!
-//! Layers lower themselves into a [`Graph`] of operators; compiling it folds batch normalisation, packs the weights for one
-//! SIMD level, fuses what is worth fusing and gives every intermediate map its place in one block of memory. A run on one
-//! thread then computes and nothing else: it allocates nothing, takes no lock and makes no system call. With more threads
-//! it enters their pool, whose queue takes a lock and, one time in many, memory.
+//! Layers lower themselves into a [`Graph`] of operators; compiling it folds batch normalisation, packs the weights for
+//! one SIMD level, fuses what is worth fusing and gives every intermediate map its place in one block of memory. A run
+//! on one thread then computes and nothing else: it allocates nothing, takes no lock and makes no system call. With
+//! more threads it enters their pool, whose queue takes a lock and, one time in many, memory.
 
 mod execute;
 mod format;
@@ -92,8 +92,8 @@ impl CompileOptions {
 
 /// A compiled network, made by [`Layer::compile`](crate::Layer::compile).
 ///
-/// Clones share the packed weights and the threads, and have memory of their own for intermediate maps: give each thread
-/// of a server its own.
+/// Clones share the packed weights and the threads, and have memory of their own for intermediate maps: give each
+/// thread of a server its own.
 ///
 /// ```
 /// use mobilenet::engine::CompileOptions;
@@ -218,8 +218,8 @@ impl Engine {
         self.run(ArrayView4::from_shape(shape, input).map_err(|_| wrong())?, output)
     }
 
-    /// Bytes of packed weights, which clones share, and of intermediate maps, which each clone has for each of its threads;
-    /// those beyond the first are touched only by batches.
+    /// Bytes of packed weights, which clones share, and of intermediate maps, which each clone has for each of its
+    /// threads; those beyond the first are touched only by batches.
     #[must_use]
     pub fn memory(&self) -> [usize; 2] {
         let maps = self.arenas.iter().map(Memory::len).sum();

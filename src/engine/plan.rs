@@ -3,8 +3,8 @@
 //!
 //! - A depthwise convolution is fused with what comes before it (a pointwise expansion or a dense stem) and the
 //!   pointwise projection after it. Over a large map it goes by rows ([`RowsFused`]), so that the widened map never
-//!   leaves the caches; over one of at most 256 pixels by channels ([`ChannelsFused`]), since there it is the weights that
-//!   fill the caches, and each is read once.
+//!   leaves the caches; over one of at most 256 pixels by channels ([`ChannelsFused`]), since there it is the weights
+//!   that fill the caches, and each is read once.
 //! - A pointwise convolution of at most 64 pixels with many more inputs than outputs is the sum of two, of half of the
 //!   inputs each: threads share the inputs that each has made ([`HALVED`]).
 //! - A value's order follows: rows where rows are written, else planes of channels.
@@ -26,21 +26,21 @@ use crate::{Error, Result};
 /// Most input pixels of a depthwise convolution that goes by channels on one thread.
 const BY_CHANNELS: usize = PLANAR;
 
-/// The same for any number of threads, of the output: 7 x 7, whose rows cannot be shared out evenly. Channels can, but then
-/// all threads read what each has written, and writing a line that is in the cache of another core is slow: on two
+/// The same for any number of threads, of the output: 7 x 7, whose rows cannot be shared out evenly. Channels can, but
+/// then all threads read what each has written, and writing a line that is in the cache of another core is slow: on two
 /// threads, blocks of 14 x 14 took 1.25 times as long by channels as by rows.
 const SHARED_BY_CHANNELS: usize = 64;
 
-/// Inputs to an output from which a pointwise convolution of at most [`SHARED_BY_CHANNELS`] pixels has its inputs halved
-/// rather than its outputs: threads then read of each other's caches sums of `outputs` channels rather than half of the
-/// inputs. 960 to 160 channels at 7 x 7 went from 75 to 44 us.
+/// Inputs to an output from which a pointwise convolution of at most [`SHARED_BY_CHANNELS`] pixels has its inputs
+/// halved rather than its outputs: threads then read of each other's caches sums of `outputs` channels rather than half
+/// of the inputs. 960 to 160 channels at 7 x 7 went from 75 to 44 us.
 const HALVED: usize = 2;
 
 /// Most floats of a map or of scratch, 4 GiB: an absurd padding becomes an error before it becomes an allocation.
 const MOST_FLOATS: usize = 1 << 30;
 
-/// Output rows of a strip. They share what they read of the ring, and the largest ring, nine rows of 112 x 96 floats, still
-/// fits the second-level cache. One to seven rows are within three per cent of each other; four were the best.
+/// Output rows of a strip. They share what they read of the ring, and the largest ring, nine rows of 112 x 96 floats,
+/// still fits the second-level cache. One to seven rows are within three per cent of each other; four were the best.
 const STRIP: usize = 4;
 
 /// What a network compiles to.

@@ -37,8 +37,8 @@ pub(super) enum Work {
     Channels(Box<ChannelsFused>),
     /// Weights for all parts, or for each.
     Pointwise(Vec<Product>),
-    /// For each part two pointwise convolutions to add, of a half of the inputs each, and whether two threads compute them
-    /// at once.
+    /// For each part two pointwise convolutions to add, of a half of the inputs each, and whether two threads compute
+    /// them at once.
     Halves {
         parts: Vec<[Packed; 2]>,
         at_once: bool,
@@ -316,7 +316,8 @@ impl Step {
     }
 }
 
-/// The first half of the inputs with the residual, then the second: the same sums whether both are computed at once or not.
+/// The first half of the inputs with the residual, then the second: the same sums whether both are computed at once or
+/// not.
 #[expect(clippy::too_many_arguments, reason = "a step's input, output and scratch")]
 fn add_halves(
     context: Context<'_>,

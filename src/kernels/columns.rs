@@ -1,8 +1,8 @@
 //! What batch normalisation, activation and their gradients do to the pixels of a map, channel by channel.
 //!
 //! All of it is memory traffic: each function is one pass, meant for a piece of a map that is still in the cache of the
-//! kernel before it. For any element type. A *row* is a pixel, or several narrow ones with constants repeated for each: a
-//! loop of sixteen elements would be mostly its own start and end. Passes that only write are plain loops over a row,
+//! kernel before it. For any element type. A *row* is a pixel, or several narrow ones with constants repeated for each:
+//! a loop of sixteen elements would be mostly its own start and end. Passes that only write are plain loops over a row,
 //! which the compiler turns into the level's instructions. Those that add up keep sums of four vectors of channels in
 //! registers while some rows, few enough to stay in a first-level cache, pass by:
 //!
@@ -29,8 +29,8 @@ const NARROW: usize = LONG / 2;
 /// Vectors whose sums are in registers together; the rest of a row goes one by one.
 const VECTORS: usize = 4;
 
-/// Elements of the rows that pass by: a first-level cache of 32 KiB. With a quarter, wide pixels take up to 1.7 times as
-/// long (Zen 3), as sums go in and out for every row or two.
+/// Elements of the rows that pass by: a first-level cache of 32 KiB. With a quarter, wide pixels take up to 1.7 times
+/// as long (Zen 3), as sums go in and out for every row or two.
 const PIECE: usize = 8192;
 
 /// A normalisation and an activation, per channel: `clamp(scale[c] * x + shift[c])`.
@@ -181,8 +181,8 @@ pub fn apply<T: Element>(level: SimdLevel, affine: Affine<'_, T>, input: &[T], o
 
 /// Mean of each channel and its sum of squared distances from it: `squares[c] = sum of (x - mean[c])^2`.
 ///
-/// In one pass over distances from the first pixel: `sum of x^2 - n mean^2` would lose everything where the mean is large.
-/// One of `n` values is at most `sqrt(n - 1)` standard deviations from their mean, and seldom more than a few.
+/// In one pass over distances from the first pixel: `sum of x^2 - n mean^2` would lose everything where the mean is
+/// large. One of `n` values is at most `sqrt(n - 1)` standard deviations from their mean, and seldom more than a few.
 ///
 /// # Panics
 ///
@@ -275,8 +275,8 @@ pub fn sum<T: Element>(level: SimdLevel, input: &[T], pitch: usize, sums: &mut [
     }
 }
 
-/// The gradient of a normalisation by its input: `output[p, c] = a[c] * gradient[p, c] + b[c] * input[p, c] + c[c]`, with
-/// pixels of the output `pitch` elements apart.
+/// The gradient of a normalisation by its input: `output[p, c] = a[c] * gradient[p, c] + b[c] * input[p, c] + c[c]`,
+/// with pixels of the output `pitch` elements apart.
 ///
 /// # Panics
 ///
@@ -312,11 +312,12 @@ pub fn combine<T: Element>(
     }
 }
 
-/// The gradient of a clamp by what it cut, in place, and the sums that the gradient of the normalisation before it needs.
+/// The gradient of a clamp by what it cut, in place, and the sums that the gradient of the normalisation before it
+/// needs.
 ///
-/// `gradient[p, c]` stays where `scale[c] * input[p, c] + shift[c]` lies inside the clamp and becomes 0 elsewhere (at the
-/// borders too, as PyTorch and TensorFlow have it); `sums[0][c] = sum of gradient[p, c]`,
-/// `sums[1][c] = sum of gradient[p, c] * (input[p, c] - center[c])`.
+/// `gradient[p, c]` stays where `scale[c] * input[p, c] + shift[c]` lies inside the clamp and becomes 0 elsewhere (at
+/// the borders too, as PyTorch and TensorFlow have it); `sums[0][c] = sum of gradient[p, c]`, `sums[1][c] = sum of
+/// gradient[p, c] * (input[p, c] - center[c])`.
 ///
 /// # Panics
 ///
@@ -353,8 +354,8 @@ pub fn mask<T: Element>(
                 let mut passed: [_; N] = load(simd, gradient);
                 unroll!(v < N, 4, {
                     let value: T::Native<S> = input[v].mul_add(scale[v], shift[v]);
-                    // Without the sum the compiler sees that what passes is there already, and stores zeros through a mask,
-                    // which takes a Zen 3 twelve cycles.
+                    // Without the sum the compiler sees that what passes is there already, and stores zeros through a
+                    // mask, which takes a Zen 3 twelve cycles.
                     passed[v] = (value.simd_gt(low) & value.simd_lt(high)).select(passed[v] + zero, zero);
                     sum[v] += passed[v];
                     spread[v] = passed[v].mul_add(input[v] - center[v], spread[v]);

@@ -55,13 +55,14 @@ pub struct Group<'a> {
 /// [`reference::conv`](super::reference::conv) for the formula.
 ///
 /// Shapes: `input [H, W, C]`; `output [rows, OW, N]`, the group's channels alone (start the slice at the first). The
-/// lanes that the last vector has beyond `N` are written too when the output is blocked. Calls that share `kept` read the
-/// same input, and their rows follow each other.
+/// lanes that the last vector has beyond `N` are written too when the output is blocked. Calls that share `kept` read
+/// the same input, and their rows follow each other.
 ///
 /// # Panics
 ///
 /// If the weights do not fit the geometry or the output, a slice is shorter than its shape says, `kept` is of another
-/// geometry or further down, `output` is not whole rows, or this machine cannot run the level the weights are packed for.
+/// geometry or further down, `output` is not whole rows, or this machine cannot run the level the weights are packed
+/// for.
 pub fn conv(
     geometry: &Conv2dGeometry,
     group: &Group<'_>,

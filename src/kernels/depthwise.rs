@@ -1,19 +1,20 @@
-//! Depthwise convolution, forward. It is this long as it holds each of its tiles: any kernel, known kernels, two rows at
-//! once.
+//! Depthwise convolution, forward. It is this long as it holds each of its tiles: any kernel, known kernels, two rows
+//! at once.
 //!
 //! One vector holds neighbouring channels of one pixel, so stride never changes a load. Differs from
 //! [`reference::depthwise`](super::reference::depthwise) in four ways:
 //!
-//! 1. A block of 16 channels, a cache line of each pixel, walks down the map. Its rows are kept with zeros to their left
-//!    and right, and there is a row of zeros: borders cost no branch, and a pixel's place is a constant offset. A
+//! 1. A block of 16 channels, a cache line of each pixel, walks down the map. Its rows are kept with zeros to their
+//!    left and right, and there is a row of zeros: borders cost no branch, and a pixel's place is a constant offset. A
 //!    channels-last map is copied into a *ring* of such rows, as many as the kernel is high; then maps whose pixels lie
 //!    a power of two apart, which would fight for the same few sets of the first-level cache, do so only once.
 //!    [`PaddedRows`] are read in place.
-//! 2. Eight neighbouring outputs are summed at once (seven, four or one where they fit better): each pixel is loaded once
-//!    for every output it is part of, with one kernel row's weights in registers and one bounds check for all of them.
+//! 2. Eight neighbouring outputs are summed at once (seven, four or one where they fit better): each pixel is loaded
+//!    once for every output it is part of, with one kernel row's weights in registers and one bounds check for all of
+//!    them.
 //! 3. Sums start from the bias.
-//! 4. Where 32 registers hold all nine taps, 3x3 kernels of stride 1 or 2 over [`PaddedRows`] compute two rows of outputs at
-//!    once: a pixel is loaded once for both. Each output adds in the same order as alone.
+//! 4. Where 32 registers hold all nine taps, 3x3 kernels of stride 1 or 2 over [`PaddedRows`] compute two rows of
+//!    outputs at once: a pixel is loaded once for both. Each output adds in the same order as alone.
 //!
 //! ```text
 //! for block of channels, for row:
@@ -202,7 +203,8 @@ pub fn depthwise(
     Blocks { geometry, weights, clamp, first_row }.run(level, Source::Copied(input, scratch), output);
 }
 
-/// As [`depthwise`], over rows that already have their padding, into a map in blocks of channels: `output [rows, OW, C]`.
+/// As [`depthwise`], over rows that already have their padding, into a map in blocks of channels: `output [rows, OW,
+/// C]`.
 ///
 /// # Panics
 ///

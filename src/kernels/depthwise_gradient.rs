@@ -1,14 +1,15 @@
 //! Gradients of a depthwise convolution, a block of channels at a time.
 //!
-//! Both read maps as [`Plane`]s: one block of 16 channels, a cache line of each pixel, with a border of zeros that stands
-//! for the padding, so that no tap needs a branch. Differs from [`reference`](mod@super::reference) in this:
+//! Both read maps as [`Plane`]s: one block of 16 channels, a cache line of each pixel, with a border of zeros that
+//! stands for the padding, so that no tap needs a branch. Differs from [`reference`](mod@super::reference) in this:
 //!
-//! 1. The gradient by the input gathers: an input pixel sums the outputs it took part in, in registers, eight pixels at a
-//!    time, and is written once. With a stride, neighbouring inputs belong to different taps; those `stride` apart share
-//!    theirs, so each *phase* of a row is a small convolution of its own, and no product with a zero is computed. Rows of
-//!    three taps, all that a MobileNet has, load each output once for all of its taps, at stride 2 for both phases.
-//! 2. The gradient by the weight keeps all taps of a 3x3 kernel (or those of a row of another kernel) in registers while
-//!    a row of outputs passes by.
+//! 1. The gradient by the input gathers: an input pixel sums the outputs it took part in, in registers, eight pixels at
+//!    a time, and is written once. With a stride, neighbouring inputs belong to different taps; those `stride` apart
+//!    share theirs, so each *phase* of a row is a small convolution of its own, and no product with a zero is computed.
+//!    Rows of three taps, all that a MobileNet has, load each output once for all of its taps, at stride 2 for both
+//!    phases.
+//! 2. The gradient by the weight keeps all taps of a 3x3 kernel (or those of a row of another kernel) in registers
+//!    while a row of outputs passes by.
 
 use core::ops::Range;
 
@@ -58,8 +59,8 @@ pub fn gradient_border(geometry: &Conv2dGeometry) -> [usize; 2] {
 /// `d_input[y, x, c] = sum over i, j of d_output[(y + top - i * dilation) / stride, .., c] * weight[i, j, c]`, over the
 /// taps whose quotients are whole and inside the map.
 ///
-/// Shapes: `d_output` a plane of the output with at least [`gradient_border`] to its left and right; `weight [KH * KW]`,
-/// `d_input [H * W]`, both in blocks.
+/// Shapes: `d_output` a plane of the output with at least [`gradient_border`] to its left and right; `weight [KH *
+/// KW]`, `d_input [H * W]`, both in blocks.
 ///
 /// # Panics
 ///
@@ -170,8 +171,8 @@ impl InputGradient<'_> {
         );
     }
 
-    /// The taps of the row `step` strides further down, without those whose outputs lie outside the plane: rows above the
-    /// first output may be there too, of a piece of a map.
+    /// The taps of the row `step` strides further down, without those whose outputs lie outside the plane: rows above
+    /// the first output may be there too, of a piece of a map.
     #[inline(always)]
     fn held<'t>(&self, taps: &'t Taps, step: usize) -> Rows<'t> {
         let step = step.cast_signed();
@@ -183,7 +184,8 @@ impl InputGradient<'_> {
         Rows { taps, held: first..first + count, step }
     }
 
-    /// A row with three taps at stride 2, its pixels in pairs: one of a pair took part in two outputs, the other in one.
+    /// A row with three taps at stride 2, its pixels in pairs: one of a pair took part in two outputs, the other in
+    /// one.
     #[inline(always)]
     fn pairs<S: Simd, V: SimdFloat<S, Element = f32>>(&self, simd: S, rows: &Rows<'_>, d_input: &mut [[f32; BLOCK]]) {
         /// Eight sums, three weights and an output: 12 of 16 registers.
@@ -295,8 +297,8 @@ impl InputGradient<'_> {
         unroll!(o < PIXELS, 8, { sums[o].store_slice(&mut d_input[o * stride][channel..][..V::LEN]) });
     }
 
-    /// As [`InputGradient::tile`] for rows of three taps without stride or dilation: each output is loaded once for all of
-    /// them, with their weights in registers.
+    /// As [`InputGradient::tile`] for rows of three taps without stride or dilation: each output is loaded once for all
+    /// of them, with their weights in registers.
     #[inline(always)]
     fn tile_of_three<S: Simd, V: SimdFloat<S, Element = f32>, const PIXELS: usize>(
         &self,

@@ -16,8 +16,8 @@ use super::{BLOCK, Pixels, SimdLevel};
 
 /// `sums[k, n] += sum over m of input[m, k] * gradient[m, n]`
 ///
-/// Shapes: `input [M, K]`; `gradient [M, N]` with a pitch of whole blocks, whose lanes beyond `N` are read; `sums [K, P]`
-/// with `N` rounded up to whole blocks as `P`, whose lanes beyond `N` are written.
+/// Shapes: `input [M, K]`; `gradient [M, N]` with a pitch of whole blocks, whose lanes beyond `N` are read; `sums [K,
+/// P]` with `N` rounded up to whole blocks as `P`, whose lanes beyond `N` are written.
 ///
 /// # Panics
 ///
@@ -27,7 +27,8 @@ pub fn outer(level: SimdLevel, input: Pixels<'_, f32>, gradient: Pixels<'_, f32>
     assert_eq!(input.count(), gradient.count(), "pixel counts differ");
     assert!(gradient.pitch() >= width && sums.len() == input.channels * width, "sums are not whole blocks");
     match level.token() {
-        // 24 sums, three vectors of the gradient and a broadcast: 28 of 32 registers; 8 divides every width of a network.
+        // 24 sums, three vectors of the gradient and a broadcast: 28 of 32 registers; 8 divides every width of a
+        // network.
         #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
         Some(fearless_simd::Level::Avx512(simd)) => {
             run::<_, fearless_simd::f32x16<_>, 14, 12, 8>(simd, input, gradient, sums);

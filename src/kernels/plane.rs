@@ -2,8 +2,8 @@
 //!
 //! A depthwise convolution in training works on one block of channels at a time, whose pixels, one cache line each, lie
 //! far apart in a channels-last map and side by side in a plane. Up to [`GROUP`] channels are moved at once, for memory
-//! delivers long stretches faster: row by row, and of a row four vectors of each pixel, whose constants and sums stay in
-//! registers.
+//! delivers long stretches faster: row by row, and of a row four vectors of each pixel, whose constants and sums stay
+//! in registers.
 
 #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
 use fearless_simd::f32x8;
@@ -63,8 +63,8 @@ macro_rules! with_vector {
 }
 pub(super) use with_vector;
 
-/// Calls `$pass.part::<S, V, N>(simd, y, first, ..)` for all rows and all of the group's channels: [`VECTORS`] vectors of
-/// them at a time, then those of one block.
+/// Calls `$pass.part::<S, V, N>(simd, y, first, ..)` for all rows and all of the group's channels: [`VECTORS`] vectors
+/// of them at a time, then those of one block.
 macro_rules! each_part {
     ($pass:ident.part($simd:ident, $argument:expr)) => {
         $simd.vectorize(

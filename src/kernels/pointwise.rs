@@ -1,9 +1,9 @@
 //! Pointwise (1x1) convolution: a matrix product over packed weights, with bias, residual and clamp fused.
 //!
 //! Differs from [`reference::pointwise`](super::reference::pointwise) in three ways: 1. outputs are computed in
-//! register tiles, so an input is loaded once for up to three vectors of outputs; 2. rows come in pieces
-//! that stay in the second-level cache while every panel of weights passes over them; 3. sums start from the bias. The input is read in place: packing it costs more than it saves (measured 5 to
-//! 60 %).
+//! register tiles, so an input is loaded once for up to three vectors of outputs; 2. rows come in pieces that stay in
+//! the second-level cache while every panel of weights passes over them; 3. sums start from the bias. The input is read
+//! in place: packing it costs more than it saves (measured 5 to 60 %).
 
 use fearless_simd::prelude::*;
 
@@ -111,8 +111,8 @@ impl<'a> PackedWeights<'a> {
     }
 
     /// Where a panel meets few tiles (a small map, a strip of a large one), the next panel is prefetched while one is
-    /// computed; so is, with this, what lies `far` floats after it: weights of a later layer that reads faster than memory
-    /// delivers.
+    /// computed; so is, with this, what lies `far` floats after it: weights of a later layer that reads faster than
+    /// memory delivers.
     #[must_use]
     pub fn with_far(self, far: usize) -> Self {
         Self { far, ..self }
@@ -151,13 +151,13 @@ impl<'a> PackedWeights<'a> {
 
 /// `output[m, n] = clamp(bias[n] + sum over k of input[m, k] * weight[k, n] + residual[m, n])`
 ///
-/// Shapes: `input [M, K]`, `output [M, N]`, `residual [M, N]`, packed weights of `K` inputs and `N` outputs. In a blocked
-/// output the lanes that the last vector has beyond `N` are written too.
+/// Shapes: `input [M, K]`, `output [M, N]`, `residual [M, N]`, packed weights of `K` inputs and `N` outputs. In a
+/// blocked output the lanes that the last vector has beyond `N` are written too.
 ///
 /// # Panics
 ///
-/// If sizes or channel counts differ, the weights are packed for another layout of the output, or this machine cannot run
-/// the level they are packed for.
+/// If sizes or channel counts differ, the weights are packed for another layout of the output, or this machine cannot
+/// run the level they are packed for.
 pub fn pointwise(
     weights: &PackedWeights<'_>,
     input: Pixels<'_, f32>,

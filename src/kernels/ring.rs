@@ -14,7 +14,8 @@ pub(super) struct Ring {
 }
 
 impl Ring {
-    /// Moves on to output row `row`, which does not lie above an earlier one. Calls `copy(input_row, place)` for every row of the map that it newly reads.
+    /// Moves on to output row `row`, which does not lie above an earlier one. Calls `copy(input_row, place)` for every
+    /// row of the map that it newly reads.
     #[inline(always)]
     pub(super) fn advance(&mut self, g: &Conv2dGeometry, row: usize, mut copy: impl FnMut(usize, usize)) -> RingRows {
         let slots = g.ring_rows();

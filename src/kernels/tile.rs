@@ -13,8 +13,8 @@
 //!         sums[row] += input[row, k] * panel[k]
 //! ```
 //!
-//! Where a panel meets few tiles, these also prefetch the next one. A half panel takes four inputs a turn: a broadcast of all four feeds two full vectors, which sum each output in four
-//! neighbouring lanes.
+//! Where a panel meets few tiles, these also prefetch the next one. A half panel takes four inputs a turn: a broadcast
+//! of all four feeds two full vectors, which sum each output in four neighbouring lanes.
 
 use fearless_simd::prelude::*;
 use fearless_simd::{f32x4, f32x8, f32x16, f64x8, u32x16};
@@ -23,8 +23,8 @@ use super::panel::{HALF, QUAD};
 use super::ring::RingRows;
 use super::{BLOCK, Clamp, PackedWeights, Pixels, PixelsMut, Strides};
 
-/// Calls `$run::<S, V, R1, R2, R3>(simd, ..)` with the level's token `S`, its vector `V`, and the rows of a tile of 1, 2
-/// and 3 vectors.
+/// Calls `$run::<S, V, R1, R2, R3>(simd, ..)` with the level's token `S`, its vector `V`, and the rows of a tile of 1,
+/// 2 and 3 vectors.
 ///
 /// A tile of `R x N` holds `R * N` sums, `N` weights and a broadcast in registers: at most 31 of 32 (AVX-512, NEON)
 /// or 15 of 16, one less without fused multiply-add, where the product needs a place. It wants at least 8 sums in
@@ -187,7 +187,8 @@ struct At {
 }
 
 impl At {
-    /// Where the tile's output `r` starts in a map of these strides; between pixels [`BLOCK`] is known if there is a `STEP`.
+    /// Where the tile's output `r` starts in a map of these strides; between pixels [`BLOCK`] is known if there is a
+    /// `STEP`.
     #[inline(always)]
     fn start<const STEP: usize>(self, strides: Strides, r: usize) -> usize {
         self.line * strides.row + (self.first + r) * pixel_step::<STEP>(strides)
@@ -200,8 +201,8 @@ fn pixel_step<const STEP: usize>(strides: Strides) -> usize {
 }
 
 impl Weights<'_> {
-    /// Tiles of `MOST` rows, of half of 28, then of 4, 2 or 1, which may repeat rows of the one before: the output is the
-    /// same, and tiles of every size would be twice the code. No `VECTORS` are a half panel.
+    /// Tiles of `MOST` rows, of half of 28, then of 4, 2 or 1, which may repeat rows of the one before: the output is
+    /// the same, and tiles of every size would be twice the code. No `VECTORS` are a half panel.
     fn over_rows<S: Simd, V: SimdFloat<S, Element = f32>, const MOST: usize, const VECTORS: usize>(
         &self,
         simd: S,
@@ -227,9 +228,9 @@ impl Weights<'_> {
         );
     }
 
-    /// With a `STEP`, that from one output's inputs to the next, and outputs [`BLOCK`] apart, the compiler knows a tile to be
-    /// at constant offsets from its first pixel; 0 is any step. A step of [`BLOCK`] says that patches are pixels, too. Tiles
-    /// prefetch if they are so few, `AHEAD`, that a turn of one asks for at least a float.
+    /// With a `STEP`, that from one output's inputs to the next, and outputs [`BLOCK`] apart, the compiler knows a tile
+    /// to be at constant offsets from its first pixel; 0 is any step. A step of [`BLOCK`] says that patches are pixels,
+    /// too. Tiles prefetch if they are so few, `AHEAD`, that a turn of one asks for at least a float.
     #[inline(always)]
     fn lines<
         S: Simd,
@@ -244,8 +245,8 @@ impl Weights<'_> {
         output: &mut PixelsMut<'_, f32>,
     ) {
         let [lines, count] = output.size;
-        // Floats a turn for all tiles together to prefetch the next panel; with something far, that and this take turns.
-        // One or two tiles step over lines: the whole panel would take them several prefetches a turn.
+        // Floats a turn for all tiles together to prefetch the next panel; with something far, that and this take
+        // turns. One or two tiles step over lines: the whole panel would take them several prefetches a turn.
         let step = if AHEAD { (VECTORS * V::LEN).div_ceil((lines * count.div_ceil(MOST)).max(1)) } else { 0 };
         let far = if self.far > 0 { self.far } else { step };
         let mut next = self.packed.len();
@@ -492,8 +493,8 @@ const LANES: [[u32; 2 * HALF]; QUAD] = {
     lanes
 };
 
-/// In each 128 bits the sums of two neighbours of `a`, then those of `b`. Shuffles of 512 bits, as the compiler would make
-/// `vhaddps` of narrower ones, which reaches only half of the registers.
+/// In each 128 bits the sums of two neighbours of `a`, then those of `b`. Shuffles of 512 bits, as the compiler would
+/// make `vhaddps` of narrower ones, which reaches only half of the registers.
 #[inline(always)]
 fn add_neighbours<S: Simd>(simd: S, a: f32x16<S>, b: f32x16<S>) -> f32x16<S> {
     #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]

@@ -56,8 +56,8 @@ impl Dropout {
         self.rate
     }
 
-    /// Drops elements by this seed and scales the others by `1 / (1 - rate)`, which keeps the mean: the same ones of a map
-    /// and of its gradient.
+    /// Drops elements by this seed and scales the others by `1 / (1 - rate)`, which keeps the mean: the same ones of a
+    /// map and of its gradient.
     fn drop<T: Element>(self, map: &mut Tensor<T>, seed: u64) {
         let (keep, mut random) = (T::from_f64(1.0 / (1.0 - self.rate)), Pcg64::seed_from_u64(seed));
         for value in map.as_mut_slice() {

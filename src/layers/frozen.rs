@@ -1,7 +1,8 @@
 //! The frozen beginning of a chain in training: compiled, for it is inference.
 //!
-//! An engine runs it two to three times as fast as its layers. It is compiled when it is first met and kept on the tape;
-//! a checksum of the parameters tells when one was changed, by loading weights say, and it has to be compiled again.
+//! An engine runs it two to three times as fast as its layers. It is compiled when it is first met and kept on the
+//! tape; a checksum of the parameters tells when one was changed, by loading weights say, and it has to be compiled
+//! again.
 
 use alloc::boxed::Box;
 use alloc::string::String;

@@ -100,7 +100,8 @@ pub trait Layer<T: Element>: CloneLayer<T> + fmt::Debug + Send + Sync {
     }
 
     /// The forward pass of a training step: normalisations use the batch and update their running statistics, dropout
-    /// drops. What [`Layer::backward`] needs is pushed to the tape; a layer whose output needs no gradient pushes nothing.
+    /// drops. What [`Layer::backward`] needs is pushed to the tape; a layer whose output needs no gradient pushes
+    /// nothing.
     ///
     /// By default a frozen layer is its inference, and any other an error: a layer of your own that trains says how.
     ///
@@ -115,8 +116,8 @@ pub trait Layer<T: Element>: CloneLayer<T> + fmt::Debug + Send + Sync {
         Err(Error::invalid("forward_train", "layer", self.kind(), "one that implements `forward_train` and `backward`"))
     }
 
-    /// Takes the gradient by the output of the last [`Layer::forward_train`], adds to the parameters' gradients, and returns
-    /// the one by the input, unless that input needed none.
+    /// Takes the gradient by the output of the last [`Layer::forward_train`], adds to the parameters' gradients, and
+    /// returns the one by the input, unless that input needed none.
     ///
     /// # Errors
     ///
@@ -126,8 +127,8 @@ pub trait Layer<T: Element>: CloneLayer<T> + fmt::Debug + Send + Sync {
         Err(Error::invalid("backward", "layer", self.kind(), "one that implements `forward_train` and `backward`"))
     }
 
-    /// Whether training does nothing here that inference would not: no parameter trains, no statistic is taken, nothing is
-    /// dropped.
+    /// Whether training does nothing here that inference would not: no parameter trains, no statistic is taken, nothing
+    /// is dropped.
     fn is_frozen(&self) -> bool {
         let mut frozen = true;
         let children = self.children();
@@ -138,9 +139,9 @@ pub trait Layer<T: Element>: CloneLayer<T> + fmt::Debug + Send + Sync {
         children.iter().all(|(_, child)| child.is_frozen())
     }
 
-    /// Keeps training from changing the parameters whose names match: equal to the pattern or below it (`features.3`), with
-    /// `*` for any run of characters. A normalisation whose running statistics are frozen uses them and leaves them.
-    /// Returns how many there are.
+    /// Keeps training from changing the parameters whose names match: equal to the pattern or below it (`features.3`),
+    /// with `*` for any run of characters. A normalisation whose running statistics are frozen uses them and leaves
+    /// them. Returns how many there are.
     ///
     /// # Errors
     ///
@@ -226,8 +227,8 @@ pub trait Layer<T: Element>: CloneLayer<T> + fmt::Debug + Send + Sync {
     }
 
     /// Writes the layer's operators on `input` into a graph, under the name it has in its network, and returns their
-    /// output. A layer that does not say how stays a single operator that calls its [`Layer::forward_with`] on one image
-    /// at a time, which may allocate.
+    /// output. A layer that does not say how stays a single operator that calls its [`Layer::forward_with`] on one
+    /// image at a time, which may allocate.
     ///
     /// # Errors
     ///
@@ -242,8 +243,8 @@ pub trait Layer<T: Element>: CloneLayer<T> + fmt::Debug + Send + Sync {
         }))
     }
 
-    /// Compiles the layer for inference on inputs `[N, H, W, C]`: batch normalisation folded, weights packed for one SIMD
-    /// level, operators fused, memory planned. `f64` weights are rounded to `f32`.
+    /// Compiles the layer for inference on inputs `[N, H, W, C]`: batch normalisation folded, weights packed for one
+    /// SIMD level, operators fused, memory planned. `f64` weights are rounded to `f32`.
     ///
     /// # Errors
     ///

@@ -83,8 +83,8 @@ impl<T: Element> BatchNorm2d<T> {
 
     /// What a training step applies to an input of these moments; updates the running statistics.
     ///
-    /// The gradient by the input is `scale * (g - sum(g) / n - (x - mean) / var * sum(g * (x - mean)) / n)` (Ioffe & Szegedy
-    /// 2015, section 3) with the batch's statistics, and `scale * g` with the running ones.
+    /// The gradient by the input is `scale * (g - sum(g) / n - (x - mean) / var * sum(g * (x - mean)) / n)` (Ioffe &
+    /// Szegedy 2015, section 3) with the batch's statistics, and `scale * g` with the running ones.
     pub(super) fn affine(&mut self, moments: Option<&Moments>, tape: &Tape<T>) -> Result<(Affine<T>, NormRecord)> {
         let epsilon = self.convention.epsilon;
         let value = |parameter: &Parameter<T>, c: usize| Element::to_f64(parameter.as_slice()[c]);

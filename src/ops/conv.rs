@@ -1,7 +1,8 @@
 //! Convolutions: pointwise, depthwise and dense.
 //!
-//! Each checks its arguments, packs the weights for the runtime's SIMD level (a compiled network does it once), and gives
-//! rows of the output to the runtime's threads. `f64` runs the reference kernels, pointwise through matrixmultiply.
+//! Each checks its arguments, packs the weights for the runtime's SIMD level (a compiled network does it once), and
+//! gives rows of the output to the runtime's threads. `f64` runs the reference kernels, pointwise through
+//! matrixmultiply.
 
 use alloc::vec;
 

@@ -1,7 +1,8 @@
 //! Maps and gradients whose last elementwise step is still to be done.
 //!
-//! In training, a normalised and activated map is never written: the next layer applies both to each piece of the map as
-//! it reads it. A network then keeps one map per convolution for its backward pass, and passes over memory half as often.
+//! In training, a normalised and activated map is never written: the next layer applies both to each piece of the map
+//! as it reads it. A network then keeps one map per convolution for its backward pass, and passes over memory half as
+//! often.
 
 use alloc::vec;
 use alloc::vec::Vec;
@@ -175,8 +176,8 @@ pub fn moments<T: Element>(map: &Tensor<T>, runtime: &Runtime) -> Moments {
     all
 }
 
-/// The gradient by a lazy map's values before its affine, of one by those after its clamp: in place, without the affine's
-/// scale, and with the sums that a normalisation needs.
+/// The gradient by a lazy map's values before its affine, of one by those after its clamp: in place, without the
+/// affine's scale, and with the sums that a normalisation needs.
 ///
 /// # Errors
 ///

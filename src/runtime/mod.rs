@@ -16,7 +16,8 @@ use scratch::Scratch;
 
 /// SIMD level and thread count of a computation. Results do not depend on the thread count.
 ///
-/// Training leaves the memory that its steps need for a moment with the runtime and its clones, until the last is dropped.
+/// Training leaves the memory that its steps need for a moment with the runtime and its clones, until the last is
+/// dropped.
 ///
 /// ```
 /// use mobilenet::{Runtime, SimdLevel};
@@ -149,8 +150,8 @@ impl Runtime {
         self.scratch.lend()
     }
 
-    /// As [`Runtime::for_each`], over pieces of maps: every other sweep begins with the last. Where one's results are the
-    /// next one's operands, those that were computed last are still in the cache.
+    /// As [`Runtime::for_each`], over pieces of maps: every other sweep begins with the last. Where one's results are
+    /// the next one's operands, those that were computed last are still in the cache.
     pub(crate) fn sweep<I: Send, S: Any + Default + Send>(
         &self,
         mut items: Vec<I>,

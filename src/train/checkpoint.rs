@@ -112,8 +112,8 @@ impl<T: Element, L: Layer<T>, O: Optimizer<T>> Trainer<T, L, O> {
         Checkpoint { progress, tensors }
     }
 
-    /// Goes on from a checkpoint of a run with the same options: its steps then are those of the uninterrupted run, given
-    /// the same batches.
+    /// Goes on from a checkpoint of a run with the same options: its steps then are those of the uninterrupted run,
+    /// given the same batches.
     ///
     /// # Errors
     ///

@@ -87,8 +87,8 @@ impl<T: Element> Ema<T> {
     ///
     /// # Errors
     ///
-    /// If the decay is not in `[0, 1)`, the network has the averages (see [`Ema::swap`]) or other parameters than at the
-    /// first update; then nothing is changed.
+    /// If the decay is not in `[0, 1)`, the network has the averages (see [`Ema::swap`]) or other parameters than at
+    /// the first update; then nothing is changed.
     pub fn update(&mut self, net: &dyn Layer<T>) -> Result<()> {
         check_fraction(OPERATION, "decay", self.decay)?;
         if self.place == Place::InTheNetwork {

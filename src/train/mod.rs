@@ -1,7 +1,7 @@
 //! Training: losses, optimizers, learning-rate schedules, averages of weights.
 //!
-//! Everything works on any [`Layer`](crate::Layer) through its named parameters, for `f32` and `f64`. Configurations and
-//! states are serde values (feature `serde`); together they resume a run bit for bit.
+//! Everything works on any [`Layer`](crate::Layer) through its named parameters, for `f32` and `f64`. Configurations
+//! and states are serde values (feature `serde`); together they resume a run bit for bit.
 //!
 //! [`Trainer`] puts them together. A step by hand:
 //!

@@ -9,22 +9,22 @@ use crate::layers::Role;
 /// Weight decay of TF-slim's and torchvision's first recipes.
 const WEIGHT_DECAY: f64 = 4e-5;
 
-/// What TF-slim's argument scopes leave out of weight decay: they regularise the weights of dense convolutions and of the
-/// classifier, and of depthwise ones only if `regularize_depthwise` is set (MobileNetV1's paper, section 3.2: "very
+/// What TF-slim's argument scopes leave out of weight decay: they regularise the weights of dense convolutions and of
+/// the classifier, and of depthwise ones only if `regularize_depthwise` is set (MobileNetV1's paper, section 3.2: "very
 /// little or no weight decay on the depthwise filters").
 const NOT_DECAYED_BY_SLIM: [Role; 4] = [Role::DepthwiseWeight, Role::Bias, Role::NormScale, Role::NormShift];
 
 impl<T: Element> RmsProp<T> {
-    /// MobileNetV1's paper (section 3.2): "`RMSprop` ... similar to Inception V3", which is TensorFlow's form with decay 0.9,
-    /// epsilon 1.0 and learning rate 0.045 (Szegedy et al. 2016, section 8); momentum 0.9 as TF-slim's trainer. Weight
-    /// decay 4e-5 on dense weights alone.
+    /// MobileNetV1's paper (section 3.2): "`RMSprop` ... similar to Inception V3", which is TensorFlow's form with
+    /// decay 0.9, epsilon 1.0 and learning rate 0.045 (Szegedy et al. 2016, section 8); momentum 0.9 as TF-slim's
+    /// trainer. Weight decay 4e-5 on dense weights alone.
     pub fn mobilenet_v1() -> Self {
         Self::slim()
     }
 
-    /// MobileNetV2's paper (section 6.1): TensorFlow's `RMSProp` with decay and momentum 0.9, weight decay 4e-5, learning
-    /// rate 0.045. The paper names no epsilon: 1.0 is TF-slim's `opt_epsilon`. Weight decay on dense weights alone
-    /// (TF-slim's `training_scope`).
+    /// MobileNetV2's paper (section 6.1): TensorFlow's `RMSProp` with decay and momentum 0.9, weight decay 4e-5,
+    /// learning rate 0.045. The paper names no epsilon: 1.0 is TF-slim's `opt_epsilon`. Weight decay on dense weights
+    /// alone (TF-slim's `training_scope`).
     pub fn mobilenet_v2() -> Self {
         Self::slim()
     }
@@ -46,14 +46,14 @@ impl<T: Element> Sgd<T> {
         Self::new(0.045).weight_decay(WEIGHT_DECAY).without_decay(&NOT_DECAYED_BY_SLIM)
     }
 
-    /// torchvision's first weights of MobileNetV2 (`references/classification`): learning rate 0.045, momentum 0.9, weight
-    /// decay 4e-5 on everything.
+    /// torchvision's first weights of MobileNetV2 (`references/classification`): learning rate 0.045, momentum 0.9,
+    /// weight decay 4e-5 on everything.
     pub fn torchvision() -> Self {
         Self::new(0.045).momentum(0.9).weight_decay(WEIGHT_DECAY)
     }
 
-    /// torchvision's `IMAGENET1K_V2` weights (pytorch/vision#5560): learning rate 0.5, momentum 0.9, weight decay 2e-5, none
-    /// on normalisation.
+    /// torchvision's `IMAGENET1K_V2` weights (pytorch/vision#5560): learning rate 0.5, momentum 0.9, weight decay 2e-5,
+    /// none on normalisation.
     pub fn torchvision_v2() -> Self {
         let norm = [Role::NormScale, Role::NormShift];
         Self::new(0.5).momentum(0.9).weight_decay(2e-5).without_decay(&norm)
@@ -86,8 +86,8 @@ pub struct Recipe<O> {
 }
 
 impl<T: Element> Recipe<RmsProp<T>> {
-    /// [`RmsProp::mobilenet_v1`], learning rate times 0.94 every two epochs as Inception V3's; no label smoothing, for the
-    /// paper asks for less regularisation; batch 64 as TF-slim's `mobilenet_v1_train.py`.
+    /// [`RmsProp::mobilenet_v1`], learning rate times 0.94 every two epochs as Inception V3's; no label smoothing, for
+    /// the paper asks for less regularisation; batch 64 as TF-slim's `mobilenet_v1_train.py`.
     #[must_use]
     pub fn mobilenet_v1(steps_per_epoch: u64) -> Self {
         Self {
@@ -142,9 +142,10 @@ impl<T: Element> Recipe<Sgd<T>> {
         }
     }
 
-    /// [`Sgd::torchvision_v2`], a cosine over 600 epochs of which 5 warm up, label smoothing 0.1, batch 1024 (128 on each
-    /// of 8 devices). Its warm-up starts at 0.01 of the learning rate and moves once per epoch; this one at each step. Its
-    /// average of weights moves every 32 steps by `2e-5 * 1024 * 32 / 600`; the decay here gives as much in 32 steps.
+    /// [`Sgd::torchvision_v2`], a cosine over 600 epochs of which 5 warm up, label smoothing 0.1, batch 1024 (128 on
+    /// each of 8 devices). Its warm-up starts at 0.01 of the learning rate and moves once per epoch; this one at each
+    /// step. Its average of weights moves every 32 steps by `2e-5 * 1024 * 32 / 600`; the decay here gives as much in
+    /// 32 steps.
     #[must_use]
     pub fn torchvision_v2(steps_per_epoch: u64) -> Self {
         Self {

@@ -1,7 +1,7 @@
 //! Running statistics of batch normalisations, taken anew.
 //!
-//! After weights were changed by other means than training (surgery, averaging, loading into another width), the running
-//! statistics belong to maps that are no longer there.
+//! After weights were changed by other means than training (surgery, averaging, loading into another width), the
+//! running statistics belong to maps that are no longer there.
 
 use alloc::vec::Vec;
 

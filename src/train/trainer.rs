@@ -177,8 +177,8 @@ impl<T: Element, L: Layer<T>, O: Optimizer<T>> Trainer<T, L, O> {
     ///
     /// # Errors
     ///
-    /// If the network does not take the images or does not train, a label is out of range, an option is, the loss is not
-    /// finite (that names the step and the layer where it began), or gradients to be clipped are not. Weights and
+    /// If the network does not take the images or does not train, a label is out of range, an option is, the loss is
+    /// not finite (that names the step and the layer where it began), or gradients to be clipped are not. Weights and
     /// statistics are then as they were.
     pub fn step(&mut self, images: &Tensor<T>, labels: &[usize]) -> Result<f64> {
         self.step_with(images, |loss, logits| loss.hard(logits, labels))
@@ -295,8 +295,8 @@ fn not_finite<T: Element>(net: &dyn Layer<T>, step: u64, loss: f64, images: &Ten
     Error::invalid("trainer", "loss", found, "a finite number (a lower learning rate, or clipped gradients)")
 }
 
-/// The first parameter or layer, in the order of the network, with a value that is not finite; running statistics tell of
-/// those of the batch, which have moved them.
+/// The first parameter or layer, in the order of the network, with a value that is not finite; running statistics tell
+/// of those of the batch, which have moved them.
 fn first_not_finite<T: Element>(layer: &dyn Layer<T>, name: &str, input: &Tensor<T>, runtime: &Runtime) -> String {
     let is_finite = |values: &[T]| values.iter().all(|value| value.is_finite());
     if name.is_empty() && !is_finite(input.as_slice()) {

@@ -119,7 +119,8 @@ impl<T: Element> StateDict<T> {
     }
 }
 
-/// Puts a file's metadata, which comes in a hash map's order and so in another one for each file, in the order of its keys.
+/// Puts a file's metadata, which comes in a hash map's order and so in another one for each file, in the order of its
+/// keys.
 fn sort_metadata(bytes: &mut [u8], sorted: &[u8]) {
     const BEFORE: &[u8] = br#"{"__metadata__":"#;
     let header = &mut bytes[size_of::<u64>()..];

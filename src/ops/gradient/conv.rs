@@ -1,8 +1,8 @@
 //! Dense and grouped convolution in training.
 //!
-//! Backward, the patches of some rows of outputs are written out: then the gradients are those of a pointwise convolution
-//! with a patch per pixel, and the input's is added back from the patches. In a MobileNet this is the stem alone, whose
-//! input needs no gradient.
+//! Backward, the patches of some rows of outputs are written out: then the gradients are those of a pointwise
+//! convolution with a patch per pixel, and the input's is added back from the patches. In a MobileNet this is the stem
+//! alone, whose input needs no gradient.
 
 use alloc::vec::Vec;
 
@@ -219,8 +219,8 @@ struct Piece<'a> {
 }
 
 impl Piece<'_> {
-    /// Calls `work(patch, input, count)` with where elements that follow each other are in the patches and in the map: the
-    /// channels of a tap, or of all taps of a kernel row if they are neighbours.
+    /// Calls `work(patch, input, count)` with where elements that follow each other are in the patches and in the map:
+    /// the channels of a tap, or of all taps of a kernel row if they are neighbours.
     fn for_each_run(&self, patches: usize, mut work: impl FnMut(usize, usize, usize)) {
         let (g, width) = (self.geometry, self.geometry.output[1]);
         let depth = g.taps() * self.group_inputs;

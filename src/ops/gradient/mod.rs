@@ -166,8 +166,8 @@ fn at_least<X: Clone + Default>(values: &mut Vec<X>, len: usize) -> &mut [X] {
     &mut values[..len]
 }
 
-/// Adds the parts' gradients of a weight in order, on the runtime's threads. Parts have a matrix for each group, which is
-/// some columns of the weight.
+/// Adds the parts' gradients of a weight in order, on the runtime's threads. Parts have a matrix for each group, which
+/// is some columns of the weight.
 fn gather_weight<T: Element>(
     parts: &[Part<T>],
     groups: usize,

@@ -1,8 +1,8 @@
 //! Pointwise convolution in training.
 //!
 //! A piece of pixels is a matrix product forward, and two backward: with the transposed weight for its inputs, and an
-//! outer product for the weight. The pieces of one task add to one copy of the weight's gradient. Where there are too few
-//! pixels for several tasks, as in a classifier, the rows of the weight's gradient are shared instead.
+//! outer product for the weight. The pieces of one task add to one copy of the weight's gradient. Where there are too
+//! few pixels for several tasks, as in a classifier, the rows of the weight's gradient are shared instead.
 
 use alloc::vec;
 use alloc::vec::Vec;
@@ -16,8 +16,8 @@ use crate::{Element, Error, Result, Runtime, Tensor};
 /// Elements of a piece, inputs and outputs together: with its copies, half of a second-level cache.
 const PIECE: usize = 64 * 1024;
 
-/// Pixels that are worth a copy of the weight's gradient of their own, and the most copies. More copies cost more memory
-/// traffic, fewer leave threads without work: 7x7 maps of 16 images make six tasks, larger ones sixteen.
+/// Pixels that are worth a copy of the weight's gradient of their own, and the most copies. More copies cost more
+/// memory traffic, fewer leave threads without work: 7x7 maps of 16 images make six tasks, larger ones sixteen.
 const TASK: usize = 128;
 const MOST_TASKS: usize = 16;
 
@@ -131,7 +131,8 @@ pub fn pointwise_backward<T: Element>(work: Backward<'_, T>, runtime: &Runtime) 
     Ok(gather(parts, [outputs, pitch], affine, None, d_bias))
 }
 
-/// Adds what few pixels make of a large weight's gradient: threads share its rows, and what they add stays in their caches.
+/// Adds what few pixels make of a large weight's gradient: threads share its rows, and what they add stays in their
+/// caches.
 fn add_by_rows<T: Element>(input: Lazy<'_, T>, d_output: LazyGradient<'_, T>, d_weight: &mut [T], runtime: &Runtime) {
     let (level, [inputs, outputs]) = (runtime.simd_level(), [input.map, d_output.map].map(|map| map.shape()[3]));
     let pitch = outputs.next_multiple_of(BLOCK);

@@ -82,8 +82,8 @@ impl<'a, T: Element> Product<'a, T> {
     }
 }
 
-/// `sums[k, n] += sum over m of input[m, k] * gradient[m, n]`, with `input_pitch` from pixel to pixel of the input; pixels
-/// of the gradient, and rows of the sums, are whole blocks apart.
+/// `sums[k, n] += sum over m of input[m, k] * gradient[m, n]`, with `input_pitch` from pixel to pixel of the input;
+/// pixels of the gradient, and rows of the sums, are whole blocks apart.
 pub(super) fn outer<T: Element>(
     level: SimdLevel,
     (input, input_pitch): (&[T], usize),

@@ -1,7 +1,7 @@
 //! Strips of rows of a depthwise convolution, for a few blocks of channels.
 //!
-//! A strip's planes stay in the second-level cache from the copy out of the maps to the copy back, however large the map.
-//! Rows that two strips need are kept from one to the next.
+//! A strip's planes stay in the second-level cache from the copy out of the maps to the copy back, however large the
+//! map. Rows that two strips need are kept from one to the next.
 
 use alloc::vec::Vec;
 use core::ops::Range;
@@ -86,7 +86,8 @@ pub(super) struct BandShape {
 }
 
 impl Band {
-    /// Makes it a band of this shape that holds nothing. Nothing is ever written beside the map, so the zeros there stay.
+    /// Makes it a band of this shape that holds nothing. Nothing is ever written beside the map, so the zeros there
+    /// stay.
     pub(super) fn start(&mut self, shape: BandShape) {
         if self.shape != shape {
             self.shape = shape;

@@ -26,8 +26,8 @@ optimizer! {
 }
 
 optimizer! {
-    /// [`Adam`] with decoupled weight decay (Loshchilov & Hutter 2019) as PyTorch's `AdamW`: the gradient is taken as it
-    /// is, and `value -= learning_rate * weight_decay * value` comes first.
+    /// [`Adam`] with decoupled weight decay (Loshchilov & Hutter 2019) as PyTorch's `AdamW`: the gradient is taken as
+    /// it is, and `value -= learning_rate * weight_decay * value` comes first.
     ///
     /// ```
     /// use mobilenet::{layers::Role, train::AdamW};

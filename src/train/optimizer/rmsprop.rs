@@ -20,8 +20,8 @@ optimizer! {
     /// value -= learning_rate * m                 value -= m
     /// ```
     ///
-    /// Published recipes of one form diverge in the other: the first steps differ by orders of magnitude. Without momentum
-    /// `m` is `u`, times the learning rate in TensorFlow's form.
+    /// Published recipes of one form diverge in the other: the first steps differ by orders of magnitude. Without
+    /// momentum `m` is `u`, times the learning rate in TensorFlow's form.
     ///
     /// ```
     /// use mobilenet::train::RmsProp;

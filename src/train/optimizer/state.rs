@@ -6,8 +6,8 @@ use alloc::vec::Vec;
 
 /// Everything the next step depends on besides the options and the network: with both, a resumed run is bit-identical.
 ///
-/// It is a serde value as a whole; a file that stores arrays its own way takes [`progress`](Self::progress) as the serde
-/// value and [`slots`](Self::slots) as named arrays, and builds it again with [`new`](Self::new) and
+/// It is a serde value as a whole; a file that stores arrays its own way takes [`progress`](Self::progress) as the
+/// serde value and [`slots`](Self::slots) as named arrays, and builds it again with [`new`](Self::new) and
 /// [`insert`](Self::insert).
 ///
 /// ```
