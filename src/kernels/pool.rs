@@ -111,6 +111,6 @@ fn greater<T: Element>(output: &mut [T], input: &[T]) {
 fn divide<T: Element>(output: &mut [T], count: usize) {
     let count = T::from_f64(count as f64);
     for value in output {
-        *value = *value / count;
+        *value /= count;
     }
 }

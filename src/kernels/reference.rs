@@ -282,6 +282,6 @@ pub fn softmax<T: Element>(values: &mut [T]) {
         sum += *value;
     }
     for value in values {
-        *value = *value / sum;
+        *value /= sum;
     }
 }

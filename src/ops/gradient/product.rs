@@ -5,6 +5,7 @@ use alloc::vec::Vec;
 use ndarray::linalg::general_mat_mul;
 use ndarray::{ArrayView2, ArrayViewMut2, ShapeBuilder};
 
+use super::at_least;
 use crate::kernels::{self, Clamp, PackedWeights, Panel, Pixels, PixelsMut, SimdLevel};
 use crate::runtime::Lent;
 use crate::{Element, Runtime};
@@ -49,8 +50,8 @@ impl<'a, T: Element> Product<'a, T> {
         let ([inputs, outputs], level) = ([weight.nrows(), weight.ncols()], runtime.simd_level());
         let mut packed = runtime.scratch::<Packed>();
         if let Some(pack) = pack {
-            packed.0.resize(PackedWeights::len(level, inputs, outputs), 0.0);
-            let panels = PackedWeights::panels_mut(level, inputs, outputs, &mut packed.0);
+            let packed = at_least(&mut packed.0, PackedWeights::len(level, inputs, outputs));
+            let panels = PackedWeights::panels_mut(level, inputs, outputs, packed);
             if weight.len() < LARGE {
                 panels.for_each(pack);
             } else {

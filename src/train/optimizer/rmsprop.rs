@@ -134,14 +134,14 @@ impl Rule for RmsPropRule {
                     let d = d + weight_decay * *value;
                     *square = mean_square(*square, d);
                     *average = momentum * *average + enters * d / divisor(*square);
-                    *value = *value - leaves * *average;
+                    *value -= leaves * *average;
                 }
             }
             [squares] => {
                 for ((value, &d), square) in pairs.zip(squares.iter_mut()) {
                     let d = d + weight_decay * *value;
                     *square = mean_square(*square, d);
-                    *value = *value - rate * d / divisor(*square);
+                    *value -= rate * d / divisor(*square);
                 }
             }
             _ => unreachable!("one or two slots"),

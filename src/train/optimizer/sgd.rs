@@ -87,14 +87,14 @@ impl Rule for SgdRule {
             ([averages], Form::Polyak) => {
                 for ((value, &d), average) in pairs.zip(averages.iter_mut()) {
                     *average = momentum * *average + (d + decay * *value);
-                    *value = *value - rate * *average;
+                    *value -= rate * *average;
                 }
             }
             ([averages], Form::Nesterov) => {
                 for ((value, &d), average) in pairs.zip(averages.iter_mut()) {
                     let d = d + decay * *value;
                     *average = momentum * *average + d;
-                    *value = *value - rate * (d + momentum * *average);
+                    *value -= rate * (d + momentum * *average);
                 }
             }
             _ => {
