@@ -325,6 +325,31 @@ fn check_conv(g: &Conv2dGeometry, groups: usize, input: Place, output: Place, cl
     }
 }
 
+/// Rows of another geometry, even of as many floats, or that lie above those already read, would give wrong outputs.
+#[test]
+fn conv_refuses_rows_of_another_geometry_and_rows_above_earlier_ones() {
+    let geometry = |stride| Window::new(3, Padding::Symmetric(1)).stride(stride).over([12, 12]).unwrap();
+    let (level, input) = (SimdLevel::Scalar, vec![1.0; 12 * 12 * 3]);
+    let mut packed = vec![0.0; PackedWeights::len(level, 27, 4)];
+    let weights = PackedWeights::pack(level, Pixels::dense(&[1.0; 27 * 4], [1, 27], 4), None, &mut packed);
+    let run = |of_rows: &Conv2dGeometry, first_rows: [usize; 2]| {
+        let (g, group) = (geometry(1), Group { weights, first_input: 0, inputs: 3 });
+        let mut scratch = vec![0.0; conv_scratch_len(of_rows, 3)];
+        let mut kept = KeptRows::new(of_rows, 3, &mut scratch);
+        std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            for row in first_rows {
+                let mut output = vec![0.0; 12 * 4];
+                let mut output = PixelsMut::dense(&mut output, [1, 12], 4);
+                conv(&g, &group, Pixels::dense(&input, [12, 12], 3), Clamp::none(), row, &mut output, &mut kept);
+            }
+        }))
+    };
+    assert_eq!(conv_scratch_len(&geometry(1), 3), conv_scratch_len(&geometry(2), 3));
+    assert!(run(&geometry(1), [2, 3]).is_ok());
+    assert!(run(&geometry(1), [6, 2]).is_err());
+    assert!(run(&geometry(2), [2, 3]).is_err());
+}
+
 /// [`check_conv`] of channels-last maps, with channels of one group.
 fn check_conv_last(
     g: &Conv2dGeometry,

@@ -514,7 +514,8 @@ fn add_neighbours<S: Simd>(simd: S, a: f32x16<S>, b: f32x16<S>) -> f32x16<S> {
         );
         return f32x16::simd_from(simd, add(avx512, a.into(), b.into()));
     }
-    unreachable!("half panels are for AVX-512 alone, not {:?}", (simd.level(), a, b))
+    let _ = (a, b);
+    unreachable!("half panels are for AVX-512 alone, not {:?}", simd.level())
 }
 
 /// Asks for the cache line of `from[at]`, wherever that is; without `std`, which its crate needs, nothing.
