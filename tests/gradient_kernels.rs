@@ -304,7 +304,7 @@ fn moments_lose_nothing_to_a_large_mean() {
 
 #[test]
 fn outer_products_match_the_reference() {
-    for (inputs, outputs, pixels) in [(1, 1, 1), (7, 16, 5), (15, 33, 9), (29, 64, 40), (64, 50, 3)] {
+    for (inputs, outputs, pixels) in [(1, 1, 1), (7, 16, 5), (15, 33, 9), (29, 64, 40), (64, 50, 3), (250, 100, 64)] {
         let pitch = usize::next_multiple_of(outputs, 16);
         let (input, gradient) = (values::<f32>(pixels * inputs, 1), values::<f32>(pixels * pitch, 2));
         let from = Pixels::dense(&input, [1, pixels], inputs);

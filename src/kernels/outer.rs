@@ -1,7 +1,7 @@
 //! The gradient of a pointwise convolution by its weight: a sum of outer products over pixels.
 //!
-//! Differs from [`reference::outer`](super::reference::outer) in one way: a register tile of the result, some inputs by
-//! up to three vectors of outputs, stays in registers while the pixels of a piece pass by. Each pixel costs a tile its
+//! Differs from [`reference::outer`](super::reference::outer) in two ways. A register tile of the result, some inputs by
+//! up to three vectors of outputs, stays in registers while the pixels of a piece pass by; each pixel costs a tile its
 //! vectors' loads and a broadcast per input:
 //!
 //! ```text
@@ -9,10 +9,18 @@
 //!     for k in inputs of the tile:
 //!         sums[k] += input[m, k] * gradient[m, n..]
 //! ```
+//!
+//! And a few pixels' vectors of the gradient are copied together where many inputs meet them: pixels of 1024 channels
+//! are 4096 bytes apart, so the first-level cache holds eight of them.
 
 use fearless_simd::prelude::*;
 
 use super::{BLOCK, Pixels, SimdLevel};
+
+/// Most pixels whose vectors are copied together: 12 KiB, of three vectors of 16, beside the inputs.
+const COPIED: usize = 64;
+/// Least tiles that a copy has to serve.
+const TILES: usize = 16;
 
 /// `sums[k, n] += sum over m of input[m, k] * gradient[m, n]`
 ///
@@ -100,23 +108,35 @@ fn rows<S: Simd, V: SimdFloat<S, Element = f32>, const ROWS: usize, const VECTOR
     simd.vectorize(
         #[inline(always)]
         || {
+            let (lanes, pitch, count) = (VECTORS * V::LEN, gradient.pitch(), input.count());
+            let width = gradient.channels.next_multiple_of(BLOCK);
+            let mut gradient = (&gradient.data[at..], pitch);
+            let mut copy;
+            if count <= COPIED && input.channels >= TILES * ROWS {
+                copy = [0.0; COPIED * 3 * BLOCK];
+                for (to, from) in copy.chunks_exact_mut(lanes).zip(gradient.0.chunks(pitch)).take(count) {
+                    to.copy_from_slice(&from[..lanes]);
+                }
+                gradient = (&copy, lanes);
+            }
             let mut first = 0;
             while first < input.channels {
+                let (inputs, sums) = ((input, first), (&mut sums[first * width + at..], width));
                 first += match input.channels - first {
                     left if left >= ROWS => {
-                        tile::<S, V, ROWS, VECTORS>(simd, input, gradient, [first, at], sums);
+                        tile::<S, V, ROWS, VECTORS>(simd, inputs, gradient, sums);
                         ROWS
                     }
                     left if left >= 4 && ROWS > 4 => {
-                        tile::<S, V, 4, VECTORS>(simd, input, gradient, [first, at], sums);
+                        tile::<S, V, 4, VECTORS>(simd, inputs, gradient, sums);
                         4
                     }
                     left if left >= 2 && ROWS > 2 => {
-                        tile::<S, V, 2, VECTORS>(simd, input, gradient, [first, at], sums);
+                        tile::<S, V, 2, VECTORS>(simd, inputs, gradient, sums);
                         2
                     }
                     _ => {
-                        tile::<S, V, 1, VECTORS>(simd, input, gradient, [first, at], sums);
+                        tile::<S, V, 1, VECTORS>(simd, inputs, gradient, sums);
                         1
                     }
                 };
@@ -125,20 +145,18 @@ fn rows<S: Simd, V: SimdFloat<S, Element = f32>, const ROWS: usize, const VECTOR
     );
 }
 
-/// `ROWS` inputs from `first` on by `VECTORS` vectors of outputs from `at` on.
+/// `ROWS` inputs from the given one on by `VECTORS` vectors, the first of each pixel of `gradient` and each row of `sums`,
+/// which come with their pitches.
 #[inline(always)]
 fn tile<S: Simd, V: SimdFloat<S, Element = f32>, const ROWS: usize, const VECTORS: usize>(
     simd: S,
-    input: Pixels<'_, f32>,
-    gradient: Pixels<'_, f32>,
-    [first, at]: [usize; 2],
-    sums: &mut [f32],
+    (input, first): (Pixels<'_, f32>, usize),
+    (gradient, pitch): (&[f32], usize),
+    (sums, width): (&mut [f32], usize),
 ) {
-    let width = gradient.channels.next_multiple_of(BLOCK);
     let mut tile = [[V::splat(simd, 0.0); VECTORS]; ROWS];
     let inputs = input.data[first..].chunks(input.pitch());
-    let gradients = gradient.data[at..].chunks(gradient.pitch());
-    for (input, gradient) in inputs.zip(gradients).take(input.count()) {
+    for (input, gradient) in inputs.zip(gradient.chunks(pitch)).take(input.count()) {
         let (input, gradient) = (&input[..ROWS], &gradient[..VECTORS * V::LEN]);
         let mut vectors = [tile[0][0]; VECTORS];
         unroll!(v < VECTORS, 3, { vectors[v] = V::from_slice(simd, &gradient[v * V::LEN..][..V::LEN]) });
@@ -148,7 +166,7 @@ fn tile<S: Simd, V: SimdFloat<S, Element = f32>, const ROWS: usize, const VECTOR
         });
     }
     unroll!(r < ROWS, 14, {
-        let sums = &mut sums[(first + r) * width + at..][..VECTORS * V::LEN];
+        let sums = &mut sums[r * width..][..VECTORS * V::LEN];
         unroll!(v < VECTORS, 3, {
             let sums = &mut sums[v * V::LEN..][..V::LEN];
             (V::from_slice(simd, sums) + tile[r][v]).store_slice(sums);
