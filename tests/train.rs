@@ -375,7 +375,14 @@ fn checkpoint_of_another_run_is_refused_and_changes_nothing() {
     assert!(matches!(adam.resume(&other.checkpoint()), Err(Error::Invalid { .. })));
     let mut averaged = Trainer::new(linear(3), Sgd::new(0.1).momentum(0.9), CrossEntropy::new()).ema(Ema::new(0.9));
     assert!(matches!(averaged.resume(&other.checkpoint()), Err(Error::Invalid { .. })));
-    assert!(before == trainer.checkpoint() && fresh == adam.checkpoint());
+    let mut foreign = Ema::new(0.9);
+    foreign.update(&linear(2)).unwrap();
+    let foreign = Trainer::new(linear(3), Sgd::new(0.1), CrossEntropy::new()).ema(foreign).checkpoint();
+    let mut own = Trainer::new(linear(3), Sgd::new(0.1), CrossEntropy::new()).seed(5).ema(Ema::new(0.9));
+    own.step(&images, &[1]).unwrap();
+    let kept = own.checkpoint();
+    assert!(matches!(own.resume(&foreign), Err(Error::Invalid { .. })));
+    assert!(before == trainer.checkpoint() && fresh == adam.checkpoint() && kept == own.checkpoint());
 
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("weights.safetensors");

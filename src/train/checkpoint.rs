@@ -4,7 +4,6 @@
 //! safetensors file, whose arrays other tools can read, with the rest as JSON in its metadata.
 
 use alloc::format;
-use alloc::vec::Vec;
 
 use ndarray::{ArrayD, IxDyn};
 
@@ -144,12 +143,22 @@ impl<T: Element, L: Layer<T>, O: Optimizer<T>> Trainer<T, L, O> {
         if let Some((name, found, expected)) = misfit {
             return Err(Error::shape(OPERATION, "gradient", &[found], format_args!("[{expected}] for {name}")));
         }
-        // The two that check whole before they change: should the second refuse, the first is put back.
+        let averaged = self.ema.as_ref().zip(ema_updates).map(|(ema, updates)| {
+            let averages = checkpoint.part("ema");
+            let mut ema = ema.clone();
+            ema.restore(updates, averages.iter().map(|(name, array)| (name.into(), array.iter().copied().collect())));
+            if updates > 0 { ema.check_fit(&self.net).map(|()| ema) } else { Ok(ema) }
+        });
+        // Each checks whole before it changes; should a later one refuse, the network is put back.
         let before = StateDict::of(&self.net, None);
         checkpoint.net().load_into(&mut self.net, LoadMode::Strict)?;
-        if let Err(error) = self.optimizer.load_state(state) {
-            before.load_into(&mut self.net, LoadMode::Strict)?;
-            return Err(error);
+        let loaded = averaged.transpose().and_then(|ema| self.optimizer.load_state(state).map(|()| ema));
+        match loaded {
+            Ok(ema) => self.ema = ema,
+            Err(error) => {
+                before.load_into(&mut self.net, LoadMode::Strict)?;
+                return Err(error);
+            }
         }
         self.net.visit_mut("", &mut |name, parameter| {
             parameter.zero_gradient();
@@ -157,14 +166,6 @@ impl<T: Element, L: Layer<T>, O: Optimizer<T>> Trainer<T, L, O> {
                 parameter.gradient_mut().iter_mut().zip(gradient).for_each(|(to, from)| *to = *from);
             }
         });
-        if let (Some(ema), Some(updates)) = (&mut self.ema, ema_updates) {
-            let averages: Vec<_> = checkpoint
-                .part("ema")
-                .iter()
-                .map(|(name, array)| (name.into(), array.iter().copied().collect()))
-                .collect();
-            ema.restore(updates, averages);
-        }
         (self.step, self.accumulated, self.seed, self.learning_rate) = (step, accumulated, seed, learning_rate);
         Ok(())
     }

@@ -144,7 +144,7 @@ impl<T: Element> Ema<T> {
     }
 
     /// Refuses a network with other names or lengths than the averages.
-    fn check_fit(&self, net: &dyn Layer<T>) -> Result<()> {
+    pub(super) fn check_fit(&self, net: &dyn Layer<T>) -> Result<()> {
         let mut result = Ok(());
         let mut seen = 0;
         net.visit("", &mut |name, parameter| {
