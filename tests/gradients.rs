@@ -4,9 +4,10 @@
 use mobilenet::check::check_gradients;
 use mobilenet::layers::{
     Activation, BatchNorm2d, Conv2d, ConvBnRelu, DepthwiseConv2d, DepthwiseSeparable, Dropout, Flatten,
-    GlobalAveragePool, GlobalMaxPool, InvertedResidual, Layer, Linear, Relu, Relu6, Sequential, Softmax,
+    GlobalAveragePool, GlobalMaxPool, Gradient, InvertedResidual, Layer, Linear, Relu, Relu6, Sequential, Signal,
+    Softmax, Tape,
 };
-use mobilenet::{Padding, Shape, Tensor};
+use mobilenet::{Error, Padding, Result, Runtime, Shape, Tensor};
 
 /// The bar of every comparison.
 const RELATIVE: f64 = 1e-6;
@@ -122,4 +123,68 @@ fn blocks_match_finite_differences() {
     check_frozen(Box::new(two()), [2, 5, 5, 4], &["0"]);
     check_frozen(Box::new(two()), [2, 5, 5, 4], &["*.running_*"]);
     check_frozen(Box::new(two()), [2, 5, 5, 4], &["*.bn.weight", "*.expand.weight"]);
+}
+
+/// Passes its input on, but doubles the gradient of one channel.
+#[derive(Clone, Debug)]
+struct WrongIn(usize);
+
+impl Layer<f64> for WrongIn {
+    fn kind(&self) -> &'static str {
+        "WrongIn"
+    }
+
+    fn output_shape(&self, input: Shape) -> Result<Shape> {
+        Ok(input)
+    }
+
+    fn forward_with(&self, input: &Tensor<f64>, _: &Runtime) -> Result<Tensor<f64>> {
+        Ok(input.clone())
+    }
+
+    fn forward_train(&mut self, input: Signal<f64>, _: &mut Tape<f64>) -> Result<Signal<f64>> {
+        Ok(input)
+    }
+
+    fn backward(&mut self, d_output: Gradient<f64>, tape: &mut Tape<f64>) -> Result<Option<Gradient<f64>>> {
+        let mut map = d_output.into_tensor(tape)?;
+        let channels = map.shape()[3];
+        map.as_mut_slice().iter_mut().skip(self.0).step_by(channels).for_each(|d| *d *= 2.0);
+        Ok(Some(Gradient::new(map)))
+    }
+}
+
+#[test]
+fn a_wrong_gradient_of_any_channel_is_found() {
+    for (channels, pixels) in [(3, 5), (24, 30), (256, 3)] {
+        for channel in 0..channels {
+            let errors = check_gradients(&WrongIn(channel), &input([1, 1, pixels, channels])).unwrap();
+            assert!(errors[0].relative > RELATIVE && errors[0].worst.0 % channels == channel, "{errors:?}");
+        }
+    }
+}
+
+#[test]
+fn gradients_that_are_no_numbers_are_found() {
+    let mut layer = Linear::<f64>::builder(3, 2).build().unwrap();
+    layer.visit_mut("", &mut |name, parameter| {
+        if name == "weight" {
+            parameter.as_mut_slice()[1] = f64::NAN;
+        }
+    });
+    for error in check_gradients(&layer, &input([2, 1, 1, 3])).unwrap() {
+        assert!(error.relative.is_infinite(), "{error:?}");
+    }
+}
+
+#[test]
+fn gradients_of_another_shape_are_refused() {
+    let layers: [Box<dyn Layer<f64>>; 4] =
+        [Box::new(Softmax), Box::new(Dropout::new(0.5).unwrap()), Box::new(Relu), Box::new(GlobalAveragePool)];
+    for mut layer in layers {
+        let mut tape = Tape::new(Runtime::new());
+        layer.forward_train(Signal::new(input([2, 2, 2, 5])).with_gradient(), &mut tape).unwrap();
+        let result = layer.backward(Gradient::new(input([2, 2, 2, 3])), &mut tape);
+        assert!(matches!(result, Err(Error::Shape { .. })), "{}", layer.kind());
+    }
 }

@@ -131,6 +131,7 @@ mod clamped {
 /// Softmax in training.
 mod softened {
     use super::{Element, Gradient, Result, Signal, Tape, ops};
+    use crate::Error;
 
     pub(super) fn forward<T: Element>(input: Signal<T>, tape: &mut Tape<T>) -> Result<Signal<T>> {
         let needs_gradient = input.needs_gradient();
@@ -145,6 +146,9 @@ mod softened {
     pub(super) fn backward<T: Element>(d_output: Gradient<T>, tape: &mut Tape<T>) -> Result<Option<Gradient<T>>> {
         let output: Signal<T> = tape.pop()?;
         let mut map = d_output.into_tensor(tape)?;
+        if map.shape() != output.map.shape() {
+            return Err(Error::shape("softmax", "d_output", &map.shape(), format_args!("{:?}", output.map.shape())));
+        }
         let channels = map.shape()[3].max(1);
         for (d, y) in map.as_mut_slice().chunks_exact_mut(channels).zip(output.map.as_slice().chunks_exact(channels)) {
             let sum: T = d.iter().zip(y).map(|(&d, &y)| d * y).sum();

@@ -85,14 +85,17 @@ impl<T: Element> Layer<T> for Dropout {
         let (mut map, seed) = (input.into_tensor(tape)?, tape.draw_seed());
         self.drop(&mut map, seed);
         if needs_gradient {
-            tape.push(seed);
+            tape.push((seed, map.shape()));
         }
         Ok(Signal::output(map, needs_gradient))
     }
 
     fn backward(&mut self, d_output: Gradient<T>, tape: &mut Tape<T>) -> Result<Option<Gradient<T>>> {
-        let seed = tape.pop()?;
+        let (seed, shape): (u64, Shape) = tape.pop()?;
         let mut map = d_output.into_tensor(tape)?;
+        if map.shape() != shape {
+            return Err(Error::shape("dropout", "d_output", &map.shape(), format_args!("{shape:?}")));
+        }
         self.drop(&mut map, seed);
         Ok(Some(Gradient::new(map)))
     }
