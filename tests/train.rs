@@ -4,8 +4,10 @@
 use mobilenet::layers::{
     BatchNorm2d, ConvBnRelu, Dropout, Gradient, Initializer, Layer, Linear, Sequential, Signal, Tape,
 };
-use mobilenet::train::{Checkpoint, CrossEntropy, EarlyStop, Ema, Evaluation, Schedule, Sgd, Trainer, recalibrate};
-use mobilenet::{Error, MobileNetV2, Runtime, Tensor};
+use mobilenet::train::{
+    Checkpoint, CrossEntropy, EarlyStop, Ema, Evaluation, GroupOptions, Schedule, Sgd, Trainer, recalibrate,
+};
+use mobilenet::{Architecture, Error, MobileNetV2, Runtime, Tensor, WeightSource};
 
 /// Images of two classes, brighter at the top or at the bottom, with noise.
 fn batch(images: usize, seed: u32) -> (Tensor<f32>, Vec<usize>) {
@@ -163,19 +165,51 @@ fn accumulated_batches_are_one_step() {
 
 #[test]
 fn running_statistics_follow_the_convention() {
-    let values = [1.0, 2.0, 4.0, 9.0];
-    let mut norm = BatchNorm2d::<f64>::builder(1).build().unwrap();
-    let mut tape = Tape::new(Runtime::new());
-    norm.forward_train(Signal::new(Tensor::from_slice([4, 1, 1, 1], &values).unwrap()), &mut tape).unwrap();
-    let mut statistics = Vec::new();
-    norm.visit("", &mut |name, parameter| {
-        if name.starts_with("running") {
-            statistics.push(parameter.as_slice()[0]);
-        }
-    });
-    // PyTorch: mean 4, unbiased variance (9 + 4 + 0 + 25) / 3, each with weight 0.1.
-    assert!((statistics[0] - 0.4).abs() < 1e-12);
-    assert!((statistics[1] - (0.9 + 0.1 * 38.0 / 3.0)).abs() < 1e-12);
+    // Of these the mean is 4, the variance 38 / 4 or, unbiased, 38 / 3.
+    let values = Tensor::from_slice([4, 1, 1, 1], &[1.0, 2.0, 4.0, 9.0]).unwrap();
+    let [biased, unbiased] = [38.0 / 4.0, 38.0 / 3.0];
+    for (source, architecture, share, variance) in [
+        (WeightSource::Torchvision, Architecture::MobileNetV2, 0.1, unbiased),
+        (WeightSource::Timm, Architecture::MobileNetV1, 0.1, unbiased),
+        (WeightSource::Keras, Architecture::MobileNetV1, 0.01, biased),
+        (WeightSource::Keras, Architecture::MobileNetV2, 0.001, biased),
+        (WeightSource::TfSlim, Architecture::MobileNetV1, 0.0003, unbiased),
+        (WeightSource::HuggingFace, Architecture::MobileNetV2, 0.003, unbiased),
+    ] {
+        let convention = source.batch_norm(architecture);
+        let mut norm = BatchNorm2d::<f64>::builder(1).convention(convention).build().unwrap();
+        norm.forward_train(Signal::new(values.clone()), &mut Tape::new(Runtime::new())).unwrap();
+        let mut statistics = Vec::new();
+        norm.visit("", &mut |name, parameter| {
+            if name.starts_with("running") {
+                statistics.push(parameter.as_slice()[0]);
+            }
+        });
+        assert!((statistics[0] - 4.0 * share).abs() < 1e-12, "{source:?} {statistics:?}");
+        assert!((statistics[1] - (1.0 + share * (variance - 1.0))).abs() < 1e-12, "{source:?} {statistics:?}");
+    }
+}
+
+/// What a step refuses leaves weights, statistics and the count of steps as they were.
+#[test]
+fn refused_steps_change_nothing() {
+    let (images, labels) = batch(4, 1);
+    let trainer = || Trainer::new(net(), Sgd::new(0.1), CrossEntropy::new());
+    let mut foreign = Ema::new(0.9);
+    foreign.update(&Linear::<f32>::builder(2, 2).build().unwrap()).unwrap();
+    let unknown = Sgd::new(0.1).group("no_such_layer.*", GroupOptions::new());
+    let mut refusing = [
+        trainer().ema(Ema::new(1.0)),
+        trainer().ema(foreign),
+        trainer().clip(f64::NAN).accumulation(2),
+        Trainer::new(net(), unknown, CrossEntropy::new()),
+        Trainer::new(net(), Sgd::new(0.1), CrossEntropy::new().label_smoothing(2.0)),
+    ];
+    for trainer in &mut refusing {
+        let before = parameters(trainer.net());
+        assert!(matches!(trainer.step(&images, &labels), Err(Error::Invalid { .. })), "{trainer:?}");
+        assert!(before == parameters(trainer.net()) && trainer.steps() == 0);
+    }
 }
 
 #[test]
@@ -307,7 +341,9 @@ fn evaluation_counts_ranks_and_confusions() {
     evaluation.add(&CrossEntropy::new(), &logits, &[0, 2, 0]).unwrap();
     assert_eq!([evaluation.confused(0, 0), evaluation.confused(2, 1), evaluation.confused(9, 0)], [2, 1, 0]);
     assert!((evaluation.top(1) - 1.0 / 3.0).abs() < 1e-12 && evaluation.top(3) > 0.999);
-    let mut stop = EarlyStop::new(2);
+    let fresh = serde_json::to_string(&EarlyStop::new(2)).unwrap();
+    let mut stop: EarlyStop = serde_json::from_str(&fresh).unwrap();
+    assert!(stop == EarlyStop::new(2) && stop.best() == f64::INFINITY);
     let stops: Vec<_> = [3.0, 2.0, 2.5, f64::NAN, 1.0].map(|loss| stop.observe(loss)).into();
     assert_eq!(stops, [false, false, false, true, false]);
     assert!((stop.best() - 1.0).abs() < 1e-12);

@@ -26,9 +26,7 @@ const LANES: usize = 8;
 /// If `most` is not above 0, or a gradient is not finite: then nothing is scaled, and the error names the first
 /// such parameter.
 pub fn clip_gradients<T: Element>(net: &mut dyn Layer<T>, most: f64) -> Result<f64> {
-    if most.is_nan() || most <= 0.0 {
-        return Err(Error::invalid(OPERATION, "norm", most, "above 0"));
-    }
+    check_norm(most)?;
     let norm = gradient_norm(net)?;
     let factor = most / (norm + EPSILON);
     if factor < 1.0 {
@@ -40,6 +38,14 @@ pub fn clip_gradients<T: Element>(net: &mut dyn Layer<T>, most: f64) -> Result<f
         });
     }
     Ok(norm)
+}
+
+/// Refuses a norm that gradients cannot be clipped to.
+pub(super) fn check_norm(most: f64) -> Result<()> {
+    if most > 0.0 {
+        return Ok(());
+    }
+    Err(Error::invalid(OPERATION, "norm", most, "above 0"))
 }
 
 fn gradient_norm<T: Element>(net: &dyn Layer<T>) -> Result<f64> {

@@ -90,17 +90,12 @@ impl<T: Element> Ema<T> {
     /// If the decay is not in `[0, 1)`, the network has the averages (see [`Ema::swap`]) or other parameters than at
     /// the first update; then nothing is changed.
     pub fn update(&mut self, net: &dyn Layer<T>) -> Result<()> {
-        check_fraction(OPERATION, "decay", self.decay)?;
-        if self.place == Place::InTheNetwork {
-            let expected = "its own weights: swap before the update";
-            return Err(Error::invalid(OPERATION, "network", "swapped with its average", expected));
-        }
+        self.check(net)?;
         if self.averages.is_empty() {
             net.visit("", &mut |name, parameter| {
                 self.averages.insert(name, parameter.as_slice().to_vec());
             });
         } else {
-            self.check_fit(net)?;
             let weight = T::from_f64(1.0 - self.current_decay());
             net.visit("", &mut |name, parameter| {
                 let averages = self.averages.get_mut(&name).map_or(&mut [][..], Vec::as_mut_slice);
@@ -133,6 +128,16 @@ impl<T: Element> Ema<T> {
             Place::InTheNetwork => Place::Here,
         };
         Ok(())
+    }
+
+    /// Refuses what [`Ema::update`] does.
+    pub(super) fn check(&self, net: &dyn Layer<T>) -> Result<()> {
+        check_fraction(OPERATION, "decay", self.decay)?;
+        if self.place == Place::InTheNetwork {
+            let expected = "its own weights: swap before the update";
+            return Err(Error::invalid(OPERATION, "network", "swapped with its average", expected));
+        }
+        if self.averages.is_empty() { Ok(()) } else { self.check_fit(net) }
     }
 
     fn current_decay(&self) -> f64 {

@@ -112,7 +112,8 @@ impl fmt::Display for Evaluation {
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct EarlyStop {
     patience: u64,
-    best: f64,
+    /// `None` before the first: JSON has no infinity.
+    best: Option<f64>,
     since: u64,
 }
 
@@ -120,13 +121,13 @@ impl EarlyStop {
     /// Stops after this many values in a row that are no better than the best.
     #[must_use]
     pub const fn new(patience: u64) -> Self {
-        Self { patience, best: f64::INFINITY, since: 0 }
+        Self { patience, best: None, since: 0 }
     }
 
     /// Takes in the next value; whether to stop. A NaN is no improvement.
     pub fn observe(&mut self, value: f64) -> bool {
-        if value < self.best {
-            (self.best, self.since) = (value, 0);
+        if value < self.best() {
+            (self.best, self.since) = (Some(value), 0);
         } else {
             self.since += 1;
         }
@@ -136,6 +137,6 @@ impl EarlyStop {
     /// The best value so far, infinite before the first.
     #[must_use]
     pub fn best(&self) -> f64 {
-        self.best
+        self.best.unwrap_or(f64::INFINITY)
     }
 }

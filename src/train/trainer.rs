@@ -8,6 +8,7 @@ use alloc::format;
 use alloc::string::String;
 use core::fmt;
 
+use super::clip::check_norm;
 use super::recalibrate::keeping_statistics;
 use super::{CrossEntropy, Ema, Evaluation, Optimizer, Schedule, clip_gradients};
 use crate::layers::{Gradient, Layer, Role, Signal, Tape, dotted};
@@ -218,7 +219,8 @@ impl<T: Element, L: Layer<T>, O: Optimizer<T>> Trainer<T, L, O> {
         let mut input = self.tape.tensor(images.shape())?;
         ops::apply(Lazy { map: images, affine: None }, &mut input, self.tape.runtime())?;
         let is_last = self.accumulated + 1 == self.accumulation;
-        let Self { net, tape, loss, accumulation, accumulated, clip, .. } = self;
+        let learning_rate = self.learning_rate * self.schedule.factor(self.step);
+        let Self { net, optimizer, tape, loss, accumulation, accumulated, clip, .. } = self;
         let step = self.step + 1;
         let (loss, gradient_norm) = keeping_statistics(net, |net| {
             let output = net.forward_train(Signal::new(input), tape)?;
@@ -235,16 +237,18 @@ impl<T: Element, L: Layer<T>, O: Optimizer<T>> Trainer<T, L, O> {
                 d_logits.as_mut_slice().iter_mut().for_each(|d| *d *= share);
             }
             net.backward(Gradient::new(d_logits), tape)?;
-            // Gradients that cannot be clipped are given up.
+            // Gradients that cannot be clipped or are refused are given up.
             *accumulated = if is_last { 0 } else { *accumulated + 1 };
-            let clip = clip.filter(|_| is_last);
-            Ok((loss, clip.map(|most| clip_gradients(net, most)).transpose()?))
+            if !is_last {
+                return Ok((loss, None));
+            }
+            let norm = clip.map(|most| clip_gradients(net, most)).transpose()?;
+            optimizer.set_learning_rate(learning_rate);
+            optimizer.step_with(net, tape.runtime())?;
+            Ok((loss, norm))
         })?;
 
-        let learning_rate = self.learning_rate * self.schedule.factor(self.step);
         if is_last {
-            self.optimizer.set_learning_rate(learning_rate);
-            self.optimizer.step_with(&mut self.net, self.tape.runtime())?;
             self.step += 1;
             if let Some(ema) = &mut self.ema {
                 ema.update(&self.net)?;
@@ -256,7 +260,7 @@ impl<T: Element, L: Layer<T>, O: Optimizer<T>> Trainer<T, L, O> {
         Ok(loss)
     }
 
-    /// Refuses options outside their range, as the first step would.
+    /// Refuses options outside their range and an average of another network's weights, as every step does first.
     ///
     /// # Errors
     ///
@@ -265,6 +269,9 @@ impl<T: Element, L: Layer<T>, O: Optimizer<T>> Trainer<T, L, O> {
         if self.accumulation == 0 {
             return Err(Error::invalid("trainer", "accumulation", 0, "at least 1 batch"));
         }
+        self.clip.map_or(Ok(()), check_norm)?;
+        self.ema.as_ref().map_or(Ok(()), |ema| ema.check(&self.net))?;
+        self.loss.check()?;
         self.schedule.check()?;
         self.optimizer.check()
     }
