@@ -7,7 +7,7 @@
 //! rounding noise; so `S` of a shift's gradient is at least that of the scale beside it.
 //!
 //! An input that is off by 1e-15 moves the `f64` run by less than 1e-12 in this metric, and PyTorch's own `f32` run is
-//! within 1e-4 of it (`make_train.py --stability`).
+//! within 2e-4 of it (`make_train.py --stability`).
 
 mod common;
 #[path = "common/golden.rs"]
@@ -195,7 +195,7 @@ fn compare<T: Element>(pick: impl Fn(&Value) -> Vec<Runtime>, tolerance: f64) {
     let names: HashMap<&str, Vec<String>> =
         settings["tensors"].as_object().unwrap().iter().map(|(key, names)| (key.as_str(), list(names))).collect();
     let cases = settings["cases"].as_array().unwrap();
-    assert!(cases.len() >= 15);
+    assert!(cases.len() >= 35);
     for case in cases {
         let name = text(case, "name");
         for runtime in pick(case) {
