@@ -56,13 +56,12 @@ impl Jobs {
         packing: Packing,
         [from, to]: [Range<usize>; 2],
     ) -> Packed {
-        let (inputs, outputs) = (from.len(), to.len());
+        let packed = Packed { start: self.len, inputs: from.len(), outputs: to.len() };
         let len = match packing {
-            Packing::Panels { .. } => PackedWeights::len(level, inputs, outputs),
-            Packing::Depthwise => PackedDepthwise::len(c.geometry.taps(), outputs),
-            Packing::Plain => (inputs + 1) * outputs,
+            Packing::Panels { .. } => PackedWeights::len(level, packed.inputs, packed.outputs),
+            Packing::Depthwise => PackedDepthwise::len(c.geometry.taps(), packed.outputs),
+            Packing::Plain => packed.plain_len(),
         };
-        let packed = Packed { start: self.len, inputs, outputs };
         self.list.push(Job { node, packing, packed, first: [from.start, to.start], len });
         self.len += len.next_multiple_of(BLOCK);
         packed

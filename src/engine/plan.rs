@@ -593,9 +593,7 @@ impl<'g, 'w> Planner<'g, 'w> {
             ));
         }
         let linears = self.steps.iter().filter_map(|step| match &step.work {
-            Work::Linear(products) => {
-                Some(products.iter().map(|Product { packed, .. }| (packed.inputs + 1) * packed.outputs).sum())
-            }
+            Work::Linear(products) => Some(products.iter().map(|product| product.packed.plain_len()).sum()),
             _ => None,
         });
         Ok(Plan {

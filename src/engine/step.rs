@@ -25,6 +25,13 @@ pub(super) struct Packed {
     pub(super) outputs: usize,
 }
 
+impl Packed {
+    /// Floats of a linear layer: the bias, then the weights as they are.
+    pub(super) fn plain_len(self) -> usize {
+        (self.inputs + 1) * self.outputs
+    }
+}
+
 /// A convolution without its window: packed weights, and the range of its outputs.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Product {

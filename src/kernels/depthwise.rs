@@ -165,18 +165,6 @@ pub struct PaddedRows<'a> {
     pub strides: Strides,
 }
 
-impl PaddedRows<'_> {
-    /// The place of row `y` of a map `height` rows high; rows above the map wrap around.
-    #[inline(always)]
-    fn place(&self, y: usize, height: usize) -> usize {
-        match y {
-            y if y >= height => self.places,
-            y if y < self.places => y,
-            y => y % self.places,
-        }
-    }
-}
-
 /// Computes the output rows from `first_row` on that fit into `output`; see
 /// [`reference::depthwise`](super::reference::depthwise) for the formula.
 ///
@@ -415,9 +403,9 @@ impl Blocks<'_> {
         let start = output.strides.channel(block.first);
         let pairs = output.size[0] / 2;
         for pair in 0..pairs {
-            let top = ((self.first_row + 2 * pair) * STRIDE).wrapping_sub(g.before[0]);
+            let places = RingRows::of(g, self.first_row + 2 * pair, input.places);
             // No array's `map`: it was not inlined, and the rows went through memory.
-            let row = |tap| &data[input.place(top.wrapping_add(tap), g.input[0]) * row_len..];
+            let row = |tap| &data[places.place(tap) * row_len..];
             let rows = [row(0), row(1), row(2), row(3), if STRIDE == 1 { &[] } else { row(4) }];
             let to = &mut output.data[2 * pair * output.strides.row + start..];
             let (above, below) = to.split_at_mut(output.strides.row);

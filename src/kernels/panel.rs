@@ -142,11 +142,13 @@ impl Panel<'_> {
                 let channel = panels.channel(vector + v);
                 let columns = panels.lanes.min(panels.outputs - channel);
                 row[columns..].fill(0.0);
-                match from.map(|from| &from[channel..][..columns]) {
+                match (from.map(|from| &from[channel..][..columns]), columns) {
                     // Of a length that the compiler knows: without a call.
-                    Some(from) if columns == 16 => row[..16].copy_from_slice(&from[..16]),
-                    Some(from) => row[..columns].copy_from_slice(from),
-                    None => row[..columns].fill(0.0),
+                    (Some(from), 16) => row[..16].copy_from_slice(&from[..16]),
+                    (Some(from), 8) => row[..8].copy_from_slice(&from[..8]),
+                    (Some(from), 4) => row[..4].copy_from_slice(&from[..4]),
+                    (Some(from), _) => row[..columns].copy_from_slice(from),
+                    (None, _) => row[..columns].fill(0.0),
                 }
             }
         }

@@ -200,6 +200,12 @@ fn pixel_step<const STEP: usize>(strides: Strides) -> usize {
     if STEP == 0 { strides.pixel } else { BLOCK }
 }
 
+/// Tiles that a map takes, if small ones are not counted twice.
+#[inline(always)]
+fn tiles<const MOST: usize>([lines, count]: [usize; 2]) -> usize {
+    lines * count.div_ceil(MOST)
+}
+
 impl Weights<'_> {
     /// Tiles of `MOST` rows, of half of 28, then of 4, 2 or 1, which may repeat rows of the one before: the output is
     /// the same, and tiles of every size would be twice the code. No `VECTORS` are a half panel.
@@ -214,8 +220,7 @@ impl Weights<'_> {
                 let residual = self.residual.is_none_or(|(map, _)| map.strides.pixel == BLOCK);
                 match (self.patches.step, output.strides.pixel) {
                     (BLOCK, BLOCK) if residual && self.patches.is_pixels() => {
-                        let tiles = output.size[0] * output.size[1].div_ceil(MOST);
-                        if const { VECTORS > 1 } && tiles <= VECTORS * V::LEN {
+                        if const { VECTORS > 1 } && tiles::<MOST>(output.size) <= VECTORS * V::LEN {
                             self.lines::<S, V, MOST, VECTORS, BLOCK, true>(simd, output);
                         } else {
                             self.lines::<S, V, MOST, VECTORS, BLOCK, false>(simd, output);
@@ -247,7 +252,7 @@ impl Weights<'_> {
         let [lines, count] = output.size;
         // Floats a turn for all tiles together to prefetch the next panel; with something far, that and this take
         // turns. One or two tiles step over lines: the whole panel would take them several prefetches a turn.
-        let step = if AHEAD { (VECTORS * V::LEN).div_ceil((lines * count.div_ceil(MOST)).max(1)) } else { 0 };
+        let step = if AHEAD { (VECTORS * V::LEN).div_ceil(tiles::<MOST>(output.size).max(1)) } else { 0 };
         let far = if self.far > 0 { self.far } else { step };
         let mut next = self.packed.len();
         for line in 0..lines {
