@@ -4,12 +4,13 @@
 mod common;
 
 use std::io::{Write, stdout};
+use std::num::NonZero;
 use std::process::ExitCode;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use common::{Model, Result, Timing};
 use mobilenet::layers::Initializer;
-use mobilenet::{CompileOptions, Layer};
+use mobilenet::{CompileOptions, Engine, Layer, Tensor};
 
 const HELP: &str = "\
 Times one image of 224 x 224 through a compiled network with random weights, and compares its output with the layers'.
@@ -18,6 +19,7 @@ Times one image of 224 x 224 through a compiled network with random weights, and
   --threads N          (default 1)
   --runs R             timed runs after 5 that warm up (default 60)
   --level NAME         scalar, sse2, sse4.2, avx2, avx512, neon, simd128 (default: the machine's best)
+  --batch N            adds a line: of N different images as a batch and one by one, in turn, an image's time
   --help               this text";
 
 const WARM_UP: usize = 5;
@@ -30,7 +32,15 @@ fn main() -> ExitCode {
 }
 
 fn run() -> Result<ExitCode> {
-    let Some(timing) = Timing::new("v2_100", 60).read(HELP, |_, _| Ok(false))? else { return Ok(ExitCode::SUCCESS) };
+    use lexopt::ValueExt;
+    let mut batch = None;
+    let timing = Timing::new("v2_100", 60).read(HELP, |name, parser| {
+        if name == "batch" {
+            batch = Some(parser.value()?.parse()?);
+        }
+        Ok(name == "batch")
+    })?;
+    let Some(timing) = timing else { return Ok(ExitCode::SUCCESS) };
     let runtime = timing.runtime()?;
     let Timing { model: name, threads, level, runs } = timing;
     let net = name.parse::<Model>()?.build(None, Initializer::Timm)?;
@@ -64,5 +74,39 @@ fn run() -> Result<ExitCode> {
     if difference.is_nan() || difference > MOST_DIFFERENCE {
         return Err(format!("max_diff is {difference:e}, expected at most {MOST_DIFFERENCE:e}").into());
     }
+    if let Some(count) = batch {
+        let [together, apart] = time_batch(&mut engine, count, runs)?;
+        writeln!(
+            stdout(),
+            "batch={count} batch_ms={together:.3} one_by_one_ms={apart:.3} ratio={:.3}",
+            together / apart
+        )?;
+    }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Median milliseconds for an image of so many: as a batch, and one by one.
+fn time_batch(engine: &mut Engine, count: NonZero<usize>, runs: usize) -> Result<[f64; 2]> {
+    let count = count.get();
+    let size = engine.input_shape()[1];
+    let value = |[n, h, w, c]: [usize; 4]| ((n * 13 + h * 31 + w * 17 + c * 7) % 255) as f32 / 127.0 - 1.0;
+    let images = Tensor::from_fn([count, size, size, 3], value)?;
+    let lens = [images.as_slice().len() / count, engine.output_len()];
+    let mut outputs = vec![0.0; count * lens[1]];
+    let mut times = [Vec::with_capacity(runs), Vec::with_capacity(runs)];
+    for _ in 0..runs {
+        let start = Instant::now();
+        engine.run_batch(images.view(), &mut outputs)?;
+        let middle = Instant::now();
+        for (image, output) in images.as_slice().chunks_exact(lens[0]).zip(outputs.chunks_exact_mut(lens[1])) {
+            engine.run_slice(image, output)?;
+        }
+        let each = |time: Duration| time.as_secs_f64() * 1e3 / count as f64;
+        times[0].push(each(middle - start));
+        times[1].push(each(middle.elapsed()));
+    }
+    Ok(times.map(|mut times| {
+        times.sort_by(f64::total_cmp);
+        times[runs / 2]
+    }))
 }
