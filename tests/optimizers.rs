@@ -31,7 +31,7 @@ fn fill_gradients<T: Element>(net: &mut dyn Layer<T>, step: usize) {
     let mut phase = 31 * step;
     net.visit_mut("", &mut |_, parameter| {
         phase += 1;
-        if parameter.role().is_trained() && !parameter.is_frozen() {
+        if parameter.trains() {
             for (index, d) in parameter.gradient_mut().iter_mut().enumerate() {
                 *d = T::from_f64(((index * 7919 + phase * 104_729) % 2003) as f64 / 1001.0 - 1.0);
             }

@@ -156,7 +156,7 @@ fn describe(task: &Task, options: &Options) -> String {
     let (mut all, mut trained) = (0, 0);
     task.net.visit("", &mut |_, parameter| {
         all += parameter.len();
-        trained += if parameter.role().is_trained() && !parameter.is_frozen() { parameter.len() } else { 0 };
+        trained += if parameter.trains() { parameter.len() } else { 0 };
     });
     let [_, size, ..] = task.preprocess.output_shape();
     let Options { epochs, batch, learning_rate, seed, .. } = options;

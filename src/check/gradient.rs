@@ -74,7 +74,7 @@ pub fn check_gradients(layer: &dyn Layer<f64>, input: &Tensor<f64>) -> Result<Ve
     })?);
     let mut names = Vec::new();
     trained.visit("", &mut |name, parameter| {
-        if parameter.role().is_trained() && !parameter.is_frozen() {
+        if parameter.trains() {
             names.push((name, parameter.gradient().map(<[f64]>::to_vec).unwrap_or_default(), parameter.len()));
         }
     });

@@ -278,7 +278,7 @@ fn found(operation: &'static str, pattern: &str, count: usize) -> Result<usize> 
 /// Whether a gradient changes a parameter of the layer.
 fn trains<T: Element>(layer: &dyn Layer<T>) -> bool {
     let mut trains = false;
-    layer.visit("", &mut |_, parameter| trains |= parameter.role().is_trained() && !parameter.is_frozen());
+    layer.visit("", &mut |_, parameter| trains |= parameter.trains());
     trains
 }
 

@@ -145,6 +145,12 @@ impl<T: Element> Parameter<T> {
         runtime.for_each_chunk(&mut self.gradient, Runtime::PIECE, |_, piece| piece.fill(T::zero()));
     }
 
+    /// Whether gradients change it: neither a running statistic nor frozen.
+    #[must_use]
+    pub fn trains(&self) -> bool {
+        self.role.is_trained() && !self.frozen
+    }
+
     /// Whether training leaves it alone.
     #[must_use]
     pub fn is_frozen(&self) -> bool {

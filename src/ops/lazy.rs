@@ -9,10 +9,10 @@ use alloc::vec::Vec;
 
 use crate::kernels::Clamp;
 use crate::kernels::columns;
-use crate::{Element, Error, Result, Runtime, Tensor};
+use crate::{Element, Error, Result, Runtime, Shape, Tensor};
 
-/// Elements of a piece of a map that passes through the caches once: a quarter of a second-level cache.
-const PIECE: usize = 64 * 1024;
+/// Elements of a piece of a map that stays in a second-level cache while it is worked on: a quarter of one.
+pub(super) const PIECE: usize = 64 * 1024;
 
 /// A normalisation and an activation per channel: `clamp(scale * x + shift)`.
 #[derive(Clone, Debug, PartialEq)]
@@ -100,9 +100,7 @@ impl Moments {
         }
         self.count += count;
     }
-}
 
-impl Moments {
     pub(super) fn join(&mut self, other: &Self) {
         if other.count > 0 {
             self.merge(other.count, &other.mean, &other.squares);
@@ -245,17 +243,36 @@ pub fn add_to<T: Element>(output: &mut Tensor<T>, input: &Tensor<T>, runtime: &R
 
 /// The channels, if everything fits.
 fn check<T: Element>(operation: &'static str, input: Lazy<'_, T>, output: &Tensor<T>) -> Result<usize> {
-    let (shape, found) = (input.map.shape(), output.shape());
-    if shape != found {
-        return Err(Error::shape(operation, "output", &found, format_args!("{shape:?}")));
-    }
-    let channels = shape[3];
+    check_shape(operation, "output", output.shape(), input.map.shape())?;
+    check_affine(operation, input)
+}
+
+/// The channels, if the affine has as many.
+pub(super) fn check_affine<T: Element>(operation: &'static str, input: Lazy<'_, T>) -> Result<usize> {
+    let channels = input.map.shape()[3];
     if let Some(affine) = input.affine {
         for values in [&affine.scale, &affine.shift, &affine.center] {
-            if values.len() != channels {
-                return Err(Error::shape(operation, "affine", &[values.len()], format_args!("[{channels}]")));
-            }
+            check_len(operation, "affine", values.len(), channels)?;
         }
     }
     Ok(channels)
+}
+
+pub(super) fn check_shape(
+    operation: &'static str,
+    argument: &'static str,
+    found: Shape,
+    expected: Shape,
+) -> Result<()> {
+    if found != expected {
+        return Err(Error::shape(operation, argument, &found, format_args!("{expected:?}")));
+    }
+    Ok(())
+}
+
+pub(super) fn check_len(operation: &'static str, argument: &'static str, found: usize, expected: usize) -> Result<()> {
+    if found != expected {
+        return Err(Error::shape(operation, argument, &[found], format_args!("[{expected}]")));
+    }
+    Ok(())
 }

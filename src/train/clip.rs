@@ -4,7 +4,7 @@ use alloc::string::String;
 
 use num_traits::Float;
 
-use crate::layers::{Layer, Parameter};
+use crate::layers::Layer;
 use crate::{Element, Error, Result};
 
 const OPERATION: &str = "clip_gradients";
@@ -32,7 +32,7 @@ pub fn clip_gradients<T: Element>(net: &mut dyn Layer<T>, most: f64) -> Result<f
     if factor < 1.0 {
         let factor = T::from_f64(factor);
         net.visit_mut("", &mut |_, parameter| {
-            if is_trained(parameter) && parameter.gradient().is_some() {
+            if parameter.trains() && parameter.gradient().is_some() {
                 parameter.gradient_mut().iter_mut().for_each(|d| *d *= factor);
             }
         });
@@ -95,12 +95,8 @@ fn sum_of_squares<T: Element>(values: &[T], scale: f64) -> f64 {
 
 fn visit_gradients<T: Element>(net: &dyn Layer<T>, visitor: &mut dyn FnMut(String, &[T])) {
     net.visit("", &mut |name, parameter| {
-        if let Some(gradient) = parameter.gradient().filter(|_| is_trained(parameter)) {
+        if let Some(gradient) = parameter.gradient().filter(|_| parameter.trains()) {
             visitor(name, gradient);
         }
     });
-}
-
-fn is_trained<T: Element>(parameter: &Parameter<T>) -> bool {
-    parameter.role().is_trained() && !parameter.is_frozen()
 }

@@ -10,18 +10,12 @@ use ndarray::ArrayView4;
 
 use super::super::Epilogue;
 use super::super::conv::conv2d_into;
-use super::super::lazy::{GradientSums, Lazy, LazyGradient, Moments, apply, mask, moments as moments_of};
+use super::super::lazy::{GradientSums, Lazy, LazyGradient, Moments, PIECE, apply, mask, moments as moments_of};
 use super::product::{Product, outer};
-use super::{Backward, Part, applied, combined, gather, gather_weight, zeroed};
+use super::{Backward, MOST_TASKS, Part, applied, combined, gather, gather_weight, zeroed};
 use crate::kernels::{BLOCK, SimdLevel};
 use crate::shape::Conv2dGeometry;
 use crate::{Element, Error, Result, Runtime, Tensor, Window};
-
-/// Elements of the patches of a piece: a quarter of a second-level cache.
-const PIECE: usize = 64 * 1024;
-
-/// Most copies of the weight's gradient, as for pointwise convolutions.
-const MOST_TASKS: usize = 16;
 
 /// Forward with `weight [KH, KW, I, O]`; adds the output's moments if asked for.
 ///
@@ -137,6 +131,7 @@ impl<T: Element> Maps<'_, T> {
         if let Some(d_input) = &mut d_input {
             d_input.fill(T::zero());
         }
+        // The patches of a piece have as many elements as a piece of a map.
         let most = (PIECE / (width * self.size.depth)).clamp(1, height);
         for first in (0..height).step_by(most) {
             let row = width * outputs;

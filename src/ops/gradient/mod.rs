@@ -20,9 +20,13 @@ pub use pointwise::{pointwise_backward, pointwise_forward};
 use alloc::vec::Vec;
 use core::ops::Range;
 
-use super::lazy::{Affine, GradientSums, Lazy, LazyGradient, Moments};
+use super::lazy::{Affine, GradientSums, Lazy, LazyGradient, Moments, check_affine, check_len, check_shape};
 use crate::kernels::{SimdLevel, columns};
 use crate::{Element, Error, Result, Runtime, Shape, Tensor};
+
+/// Most parts a backward convolution's work has, each with its copy of the weight's gradient. More cost more memory
+/// traffic, fewer leave threads without work.
+const MOST_TASKS: usize = 16;
 
 /// What a backward convolution reads and writes. Gradients of weight and bias are added to what is there, that of the
 /// input replaces it; `None` is not computed.
@@ -94,26 +98,8 @@ fn check_operands<T: Element>(
     if shape.contains(&0) {
         return Err(Error::shape(operation, "input", &shape, "at least one element"));
     }
-    if let Some(affine) = input.affine {
-        for values in [&affine.scale, &affine.shift, &affine.center] {
-            check_len(operation, "affine", values.len(), shape[3])?;
-        }
-    }
+    check_affine(operation, input)?;
     check_len(operation, "weight", found, expected)
-}
-
-fn check_shape(operation: &'static str, argument: &'static str, found: Shape, expected: Shape) -> Result<()> {
-    if found != expected {
-        return Err(Error::shape(operation, argument, &found, format_args!("{expected:?}")));
-    }
-    Ok(())
-}
-
-fn check_len(operation: &'static str, argument: &'static str, found: usize, expected: usize) -> Result<()> {
-    if found != expected {
-        return Err(Error::shape(operation, argument, &[found], format_args!("[{expected}]")));
-    }
-    Ok(())
 }
 
 /// A piece of work's share of the results, in memory that is used again and again.

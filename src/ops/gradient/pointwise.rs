@@ -7,21 +7,19 @@
 use alloc::vec;
 use alloc::vec::Vec;
 
-use super::super::lazy::{GradientSums, Lazy, LazyGradient, Moments};
+use super::super::lazy::{GradientSums, Lazy, LazyGradient, Moments, PIECE};
 use super::product::{Product, outer};
-use super::{Backward, Part, add_rows, applied, check_forward, combined, gather, gather_weight, masked, zeroed};
+use super::{
+    Backward, MOST_TASKS, Part, add_rows, applied, check_forward, combined, gather, gather_weight, masked, zeroed,
+};
 use crate::kernels::{BLOCK, TILES, columns};
 use crate::{Element, Error, Result, Runtime, Tensor};
 
-/// Elements of a piece, inputs and outputs together: with its copies, half of a second-level cache.
-const PIECE: usize = 64 * 1024;
-
-/// Pixels that are worth a copy of the weight's gradient of their own, and the most copies. More copies cost more
-/// memory traffic, fewer leave threads without work: 7x7 maps of 16 images make six tasks, larger ones sixteen.
+/// Pixels that are worth a copy of the weight's gradient of their own: 7x7 maps of 16 images make six tasks, larger
+/// ones sixteen.
 const TASK: usize = 128;
-const MOST_TASKS: usize = 16;
 
-/// Pixels of a piece.
+/// Pixels of a piece, whose inputs and outputs are [`PIECE`] elements together: with copies, half of the cache.
 fn piece(channels: usize) -> usize {
     (PIECE / channels / TILES).max(1) * TILES
 }

@@ -52,10 +52,10 @@ impl<T: Element> Memory<T> {
         check(rule, learning_rate, groups)?;
         self.check_fit(rule, groups, net)?;
         let mut update = |name: String, parameter: &mut Parameter<T>| {
-            let role = parameter.role();
-            if parameter.is_frozen() || !role.is_trained() {
+            if !parameter.trains() {
                 return;
             }
+            let role = parameter.role();
             let (values, Some(gradient)) = parameter.value_and_gradient() else { return };
             let (factor, weight_decay) = groups.of(&name, role, rule.weight_decay());
             let slots = self.parameters.entry(name).or_insert_with(|| Slots::new(rule, values.len()));
