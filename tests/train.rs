@@ -7,7 +7,7 @@ use mobilenet::layers::{
 use mobilenet::train::{
     Checkpoint, CrossEntropy, EarlyStop, Ema, Evaluation, GroupOptions, Schedule, Sgd, Trainer, recalibrate,
 };
-use mobilenet::{Architecture, Error, MobileNetV2, Runtime, Tensor, WeightSource};
+use mobilenet::{Architecture, Error, MobileNetV2, Result, Runtime, Shape, Tensor, WeightSource};
 
 /// Images of two classes, brighter at the top or at the bottom, with noise.
 fn batch(images: usize, seed: u32) -> (Tensor<f32>, Vec<usize>) {
@@ -108,6 +108,42 @@ fn frozen_layers_that_were_loaded_anew_are_compiled_anew() {
     fresh.start(0);
     let expected = net.forward_train(Signal::new(images.clone()), &mut fresh).unwrap().into_tensor(&mut fresh).unwrap();
     assert_eq!(changed, expected.into_vec());
+}
+
+/// A user's layer without fields: all of the kind have one address.
+#[derive(Clone, Debug)]
+struct Times<const FACTOR: u8>;
+
+impl<const FACTOR: u8> Layer<f32> for Times<FACTOR> {
+    fn kind(&self) -> &'static str {
+        "Times"
+    }
+
+    fn output_shape(&self, input: Shape) -> Result<Shape> {
+        Ok(input)
+    }
+
+    fn forward_with(&self, input: &Tensor<f32>, _: &Runtime) -> Result<Tensor<f32>> {
+        let values = input.as_slice().iter().map(|value| f32::from(FACTOR) * value);
+        Tensor::from_shape_vec(input.shape(), values.collect())
+    }
+}
+
+#[test]
+fn frozen_layers_that_were_replaced_are_compiled_anew() {
+    let mut net = Sequential::new().push(Linear::<f32>::builder(1, 1).build().unwrap()).push(Times::<2>);
+    net.visit_mut("", &mut |_, parameter| parameter.as_mut_slice().fill(1.0));
+    net.freeze("*").unwrap();
+    let mut tape = Tape::new(Runtime::new());
+    let mut logit = |net: &mut Sequential<f32>| {
+        let input = Signal::new(Tensor::zeros([1, 1, 1, 1]).unwrap());
+        net.forward_train(input, &mut tape).unwrap().into_tensor(&mut tape).unwrap().into_vec()
+    };
+    assert_eq!(logit(&mut net), [2.0]);
+    net.replace("1", Times::<3>).unwrap();
+    assert_eq!(logit(&mut net), [3.0]);
+    net = net.push(Times::<5>);
+    assert_eq!(logit(&mut net), [15.0]);
 }
 
 #[test]

@@ -1,12 +1,12 @@
 //! The frozen beginning of a chain in training: compiled, for it is inference.
 //!
 //! An engine runs it two to three times as fast as its layers. It is compiled when it is first met and kept on the
-//! tape; a checksum of the parameters tells when one was changed, by loading weights say, and it has to be compiled
-//! again.
+//! tape. It has to be compiled again when the chain got another layer, which its identity tells (a layer keeps its
+//! options), or when a parameter was changed, by loading weights say, which a checksum tells.
 
 use alloc::boxed::Box;
 use alloc::string::String;
-use alloc::vec::Vec;
+use alloc::sync::Arc;
 
 use ndarray::ArrayView4;
 
@@ -22,15 +22,22 @@ type Links<T> = [(String, Box<dyn Layer<T>>)];
 
 /// A compiled beginning, and what it was compiled from.
 pub(super) struct Frozen {
-    /// Where each layer is, and its kind: only layers without fields share a place.
-    layers: Vec<(usize, &'static str)>,
+    /// Of the chain; held, so that no other chain gets its address.
+    chain: Arc<()>,
+    /// Number of layers.
+    layers: usize,
     size: [usize; 3],
     checksum: u64,
     engine: Engine,
 }
 
 /// The output of frozen layers, one after the other.
-pub(super) fn infer<T: Element>(layers: &Links<T>, input: Signal<T>, tape: &mut Tape<T>) -> Result<Signal<T>> {
+pub(super) fn infer<T: Element>(
+    chain: &Arc<()>,
+    layers: &Links<T>,
+    input: Signal<T>,
+    tape: &mut Tape<T>,
+) -> Result<Signal<T>> {
     let mut map = input.into_tensor(tape)?;
     let mut parameters = 0;
     for (_, layer) in layers {
@@ -39,7 +46,7 @@ pub(super) fn infer<T: Element>(layers: &Links<T>, input: Signal<T>, tape: &mut 
     if parameters > 0 && T::as_f32(map.as_slice()).is_some() {
         let shape = layers.iter().try_fold(map.shape(), |shape, (_, layer)| layer.output_shape(shape))?;
         let mut output = tape.tensor(shape)?;
-        run(layers, &map, &mut output, tape)?;
+        run(chain, layers, &map, &mut output, tape)?;
         tape.recycle_tensor(map);
         return Ok(Signal::new(output));
     }
@@ -49,12 +56,19 @@ pub(super) fn infer<T: Element>(layers: &Links<T>, input: Signal<T>, tape: &mut 
     Ok(Signal::new(map))
 }
 
-fn run<T: Element>(layers: &Links<T>, input: &Tensor<T>, output: &mut Tensor<T>, tape: &mut Tape<T>) -> Result<()> {
+fn run<T: Element>(
+    chain: &Arc<()>,
+    layers: &Links<T>,
+    input: &Tensor<T>,
+    output: &mut Tensor<T>,
+    tape: &mut Tape<T>,
+) -> Result<()> {
     let (shape, checksum) = (input.shape(), checksum(layers, tape.runtime()));
     let [_, h, w, c] = shape;
-    let places = || layers.iter().map(|(_, layer)| (core::ptr::from_ref(&**layer).addr(), layer.kind()));
     let kept = &mut tape.frozen;
-    let found = kept.iter().position(|kept| kept.size == [h, w, c] && kept.layers.iter().copied().eq(places()));
+    let is_same =
+        |kept: &Frozen| Arc::ptr_eq(&kept.chain, chain) && kept.layers == layers.len() && kept.size == [h, w, c];
+    let found = kept.iter().position(is_same);
     let mut frozen = match found.map(|at| kept.remove(at)) {
         Some(frozen) if frozen.checksum == checksum => frozen,
         _ => {
@@ -62,7 +76,7 @@ fn run<T: Element>(layers: &Links<T>, input: &Tensor<T>, output: &mut Tensor<T>,
             let engine = Engine::new([1, h, w, c], &options, |graph, input| {
                 layers.iter().try_fold(input, |value, (name, layer)| layer.lower(graph, name, value))
             })?;
-            Frozen { layers: places().collect(), size: [h, w, c], checksum, engine }
+            Frozen { chain: chain.clone(), layers: layers.len(), size: [h, w, c], checksum, engine }
         }
     };
     if let (Some(input), Some(output)) = (T::as_f32(input.as_slice()), T::as_f32_mut(output.as_mut_slice())) {

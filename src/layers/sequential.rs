@@ -3,6 +3,7 @@
 use alloc::boxed::Box;
 use alloc::format;
 use alloc::string::String;
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::ops::Index;
 
@@ -26,11 +27,13 @@ use crate::{Element, Error, Result, Runtime, Shape, Tensor};
 #[derive(Clone, Debug)]
 pub struct Sequential<T: Element> {
     layers: Vec<(String, Box<dyn Layer<T>>)>,
+    /// Changes with every layer that is added or replaced; clones, whose layers are the same, share it.
+    identity: Arc<()>,
 }
 
 impl<T: Element> Default for Sequential<T> {
     fn default() -> Self {
-        Self { layers: Vec::new() }
+        Self { layers: Vec::new(), identity: Arc::default() }
     }
 }
 
@@ -45,6 +48,7 @@ impl<T: Element> Sequential<T> {
     #[must_use]
     pub fn push(mut self, layer: impl Layer<T> + 'static) -> Self {
         self.layers.push((format!("{}", self.layers.len()), Box::new(layer)));
+        self.identity = Arc::default();
         self
     }
 
@@ -64,6 +68,7 @@ impl<T: Element> Sequential<T> {
             ));
         }
         self.layers.push((name.into(), Box::new(layer)));
+        self.identity = Arc::default();
         Ok(self)
     }
 
@@ -74,7 +79,10 @@ impl<T: Element> Sequential<T> {
     /// If there is no such name.
     pub fn replace(&mut self, name: &str, layer: impl Layer<T> + 'static) -> Result<Box<dyn Layer<T>>> {
         match self.layers.iter_mut().find(|(own, _)| own == name) {
-            Some((_, place)) => Ok(core::mem::replace(place, Box::new(layer))),
+            Some((_, place)) => {
+                self.identity = Arc::default();
+                Ok(core::mem::replace(place, Box::new(layer)))
+            }
             None => Err(Error::invalid("sequential", "layer name", format_args!("{name:?}"), "one the chain has")),
         }
     }
@@ -133,7 +141,7 @@ impl<T: Element> Layer<T> for Sequential<T> {
         let frozen =
             if input.needs_gradient() { 0 } else { self.layers.iter().take_while(|link| is_frozen(link)).count() };
         let (frozen, rest) = self.layers.split_at_mut(frozen);
-        let start = if frozen.is_empty() { input } else { frozen::infer(frozen, input, tape)? };
+        let start = if frozen.is_empty() { input } else { frozen::infer(&self.identity, frozen, input, tape)? };
         rest.iter_mut().try_fold(start, |signal, (_, layer)| forward_link(&mut **layer, signal, tape))
     }
 
