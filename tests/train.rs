@@ -372,11 +372,26 @@ fn nothing_is_kept_below_the_lowest_layer_that_trains() {
 
 #[test]
 fn evaluation_counts_ranks_and_confusions() {
-    let logits = Tensor::from_slice([3, 1, 1, 3], &[3.0_f64, 2.0, 1.0, 0.0, 5.0, 4.0, 1.0, 1.0, f64::NAN]).unwrap();
+    let logits = Tensor::from_slice([3, 1, 1, 3], &[3.0_f64, 2.0, 1.0, 0.0, 5.0, 4.0, 1.0, 7.0, 7.0]).unwrap();
     let mut evaluation = Evaluation::default();
-    evaluation.add(&CrossEntropy::new(), &logits, &[0, 2, 0]).unwrap();
-    assert_eq!([evaluation.confused(0, 0), evaluation.confused(2, 1), evaluation.confused(9, 0)], [2, 1, 0]);
-    assert!((evaluation.top(1) - 1.0 / 3.0).abs() < 1e-12 && evaluation.top(3) > 0.999);
+    evaluation.add(&CrossEntropy::new(), &logits, &[0, 2, 2]).unwrap();
+    assert_eq!([evaluation.confused(0, 0), evaluation.confused(2, 1), evaluation.confused(9, 0)], [1, 2, 0]);
+    assert!((evaluation.top(1) - 1.0 / 3.0).abs() < 1e-12 && evaluation.top(2) > 0.999);
+}
+
+#[test]
+fn image_with_a_nan_logit_has_no_answer() {
+    let nan = f64::NAN;
+    let logits = Tensor::from_slice([4, 1, 1, 3], &[1.0, 1.0, nan, nan, 2.0, 1.0, nan, nan, nan, 0.0, 2.0, 1.0]);
+    let mut evaluation = Evaluation::default();
+    evaluation.add(&CrossEntropy::new(), &logits.unwrap(), &[0, 1, 0, 1]).unwrap();
+    let answers = (0..9).map(|place| evaluation.confused(place / 3, place % 3));
+    assert_eq!((evaluation.images(), answers.sum(), evaluation.confused(1, 1)), (4, 1, 1));
+    assert!([1, 3].iter().all(|&k| (evaluation.top(k) - 0.25).abs() < 1e-12), "{evaluation:?}");
+}
+
+#[test]
+fn early_stop_survives_json_and_waits_for_its_patience() {
     let fresh = serde_json::to_string(&EarlyStop::new(2)).unwrap();
     let mut stop: EarlyStop = serde_json::from_str(&fresh).unwrap();
     assert!(stop == EarlyStop::new(2) && stop.best() == f64::INFINITY);

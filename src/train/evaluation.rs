@@ -9,6 +9,10 @@ use crate::layers::Layer;
 use crate::{Element, Error, Result, Runtime, Tensor};
 
 /// What a network answered on labelled images.
+///
+/// The answer is the class of the greatest logit, the first of equal ones. An image with a logit that is NaN has no
+/// answer: it counts among the images, but among the right ones of no [`top`](Self::top) and in no column of the
+/// confusion matrix.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Evaluation {
     images: usize,
@@ -56,18 +60,15 @@ impl Evaluation {
         self.loss += mean * labels.len() as f64;
         self.images += labels.len();
         for (logits, &label) in logits.as_slice().chunks_exact(classes).zip(labels) {
-            // A NaN is no answer: whatever it stands against is taken for greater.
-            let own = logits[label];
-            let ahead =
-                |class: usize| class != label && !(logits[class] < own || (logits[class] == own && class > label));
-            self.ranks[(0..classes).filter(|&class| ahead(class)).count()] += 1;
+            let Some(rank) = rank(logits, label) else { continue };
+            self.ranks[rank] += 1;
             let best = (0..classes).fold(0, |best, class| if logits[class] > logits[best] { class } else { best });
             self.confusion[label * classes + best] += 1;
         }
         Ok(())
     }
 
-    /// Images that were answered.
+    /// Images that were taken in.
     #[must_use]
     pub fn images(&self) -> usize {
         self.images
@@ -93,6 +94,14 @@ impl Evaluation {
         }
         self.confusion[label * self.classes + answer]
     }
+}
+
+/// How many classes the logits put before this one; `None` if one is NaN.
+pub(super) fn rank<T: Element>(logits: &[T], label: usize) -> Option<usize> {
+    let own = logits[label];
+    let ahead = |&(class, &logit): &(usize, &T)| logit > own || (logit == own && class < label);
+    let is_ordered = logits.iter().all(|logit| !logit.is_nan());
+    is_ordered.then(|| logits.iter().enumerate().filter(ahead).count())
 }
 
 impl fmt::Display for Evaluation {
