@@ -298,39 +298,57 @@ impl<T: Element, L: Layer<T>, O: Optimizer<T>> Trainer<T, L, O> {
 }
 
 fn not_finite<T: Element>(net: &dyn Layer<T>, step: u64, loss: f64, images: &Tensor<T>, runtime: &Runtime) -> Error {
-    let found = format!("{loss} at step {step}, first in {}", first_not_finite(net, "", images, runtime));
+    let found = format!("{loss} at step {step}, first in {}", first_not_finite(net, images, runtime));
     Error::invalid("trainer", "loss", found, "a finite number (a lower learning rate, or clipped gradients)")
 }
 
 /// The first parameter or layer, in the order of the network, with a value that is not finite; running statistics tell
 /// of those of the batch, which have moved them.
-fn first_not_finite<T: Element>(layer: &dyn Layer<T>, name: &str, input: &Tensor<T>, runtime: &Runtime) -> String {
-    let is_finite = |values: &[T]| values.iter().all(|value| value.is_finite());
-    if name.is_empty() && !is_finite(input.as_slice()) {
+fn first_not_finite<T: Element>(net: &dyn Layer<T>, images: &Tensor<T>, runtime: &Runtime) -> String {
+    if !is_finite(images.as_slice()) {
         return "the images".into();
     }
+    finite_output(net, "", images, runtime).err().unwrap_or_else(|| "the logits".into())
+}
+
+/// A layer's inference if all of it is finite, `None` if it refuses the input; as an error, what is not finite first.
+fn finite_output<T: Element>(
+    layer: &dyn Layer<T>,
+    name: &str,
+    input: &Tensor<T>,
+    runtime: &Runtime,
+) -> Result<Option<Tensor<T>>, String> {
     let mut current = input.clone();
     for (own, child) in layer.children() {
-        let name = dotted(name, &own);
-        let mut broken = None;
-        child.visit(&name, &mut |name, parameter| {
-            if broken.is_none() && !is_finite(parameter.as_slice()) {
-                broken = Some(match parameter.role() {
-                    Role::RunningStatistic => format!("the batch statistics of {}", parent(&name)),
-                    _ => format!("parameter {name}"),
-                });
-            }
-        });
-        if let Some(broken) = broken {
-            return broken;
-        }
-        match child.forward_with(&current, runtime) {
-            Ok(output) if is_finite(output.as_slice()) => current = output,
-            Ok(_) => return first_not_finite(child, &name, &current, runtime),
-            Err(_) => break,
+        match finite_output(child, &dotted(name, &own), &current, runtime)? {
+            Some(output) => current = output,
+            None => break,
         }
     }
-    if name.is_empty() { "the logits".into() } else { format!("layer {name}") }
+    check_parameters(layer, name)?;
+    match layer.forward_with(input, runtime) {
+        Ok(output) if !is_finite(output.as_slice()) => {
+            Err(if name.is_empty() { "the logits".into() } else { format!("layer {name}") })
+        }
+        output => Ok(output.ok()),
+    }
+}
+
+fn check_parameters<T: Element>(layer: &dyn Layer<T>, name: &str) -> Result<(), String> {
+    let mut result = Ok(());
+    layer.visit(name, &mut |name, parameter| {
+        if result.is_ok() && !is_finite(parameter.as_slice()) {
+            result = Err(match parameter.role() {
+                Role::RunningStatistic => format!("the batch statistics of {}", parent(&name)),
+                _ => format!("parameter {name}"),
+            });
+        }
+    });
+    result
+}
+
+fn is_finite<T: Element>(values: &[T]) -> bool {
+    values.iter().all(|value| value.is_finite())
 }
 
 /// The name of the layer that a parameter of this name belongs to.
