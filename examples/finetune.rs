@@ -45,7 +45,8 @@ fn run() -> Result<ExitCode> {
     let interrupt = Interrupt::listen()?;
     let images = options.images(IMAGES_PER_CLASS, 224)?;
     let mut net: Network<f32> = pretrained::mobilenet_v2_network()?.into();
-    net.replace_head(images.classes().len())?.unfreeze_last(unfreeze)?;
+    let initializer = net.source().into();
+    net.replace_head_with(images.classes().len(), initializer, options.seed)?.unfreeze_last(unfreeze)?;
     let runs = match folds {
         None => vec![(options.out.clone(), images.split(VALIDATION, options.seed)?)],
         Some(k) => {

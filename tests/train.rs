@@ -193,6 +193,10 @@ fn replaced_head_has_the_new_classes() {
     net.replace_head(5).unwrap().freeze_backbone();
     assert_eq!(net.output_shape([1, 32, 32, 3]).unwrap(), [1, 1, 1, 5]);
     assert!(matches!(net.replace_head(0), Err(Error::Invalid { .. })));
+    let built =
+        MobileNetV2::<f32>::builder().alpha(0.35).source(WeightSource::Keras).classes(5).seed(9).build().unwrap();
+    net.replace_head_with(5, Initializer::Keras, 9).unwrap();
+    assert_eq!(net.state_dict().get("classifier.weight"), built.state_dict().get("classifier.weight"));
     let mut headless = MobileNetV2::<f32>::builder().head(mobilenet::models::Head::FeatureMap).build().unwrap();
     assert!(matches!(headless.replace_head(5), Err(Error::Invalid { .. })));
 }

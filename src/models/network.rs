@@ -7,7 +7,10 @@ use alloc::vec::Vec;
 
 use crate::engine::{Graph, Value};
 use crate::error::LoadReport;
-use crate::layers::{Gradient, Layer, Linear, LoadMode, Role, Sequential, Signal, StateDict, Summary, Tape, dotted};
+use crate::layers::{
+    Gradient, Initializer, Layer, Linear, LoadMode, Role, Sequential, Signal, StateDict, Summary, Tape, derive_seed,
+    dotted,
+};
 use crate::{Architecture, Element, Error, Padding, Result, Runtime, Shape, Tensor, WeightSource};
 
 /// What follows the feature blocks.
@@ -163,12 +166,22 @@ impl<T: Element> Network<T> {
         Ok(self)
     }
 
-    /// Puts a new classifier of so many classes, with fresh weights, in place of the network's own.
+    /// Puts a new classifier of so many classes in place of the network's own, with initial weights of its source and
+    /// seed 0.
     ///
     /// # Errors
     ///
     /// If the network has no classifier, or the classes are none or absurdly many.
     pub fn replace_head(&mut self, classes: usize) -> Result<&mut Self> {
+        self.replace_head_with(classes, self.source.into(), 0)
+    }
+
+    /// As [`Network::replace_head`], with the classifier of a network that was built with this initialiser and seed.
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn replace_head_with(&mut self, classes: usize, initializer: Initializer, seed: u64) -> Result<&mut Self> {
         let inputs = self.head.iter().find(|(name, _)| *name == "classifier").and_then(|(_, layer)| {
             let mut inputs = None;
             layer.visit("", &mut |_, parameter| {
@@ -181,9 +194,20 @@ impl<T: Element> Network<T> {
         let Some(inputs) = inputs else {
             return Err(Error::invalid("replace_head", "head", "without a classifier", "`Head::Classifier`"));
         };
-        self.head.replace("classifier", Linear::builder(inputs, classes).build()?)?;
+        let classifier = classifier([inputs, classes], initializer, seed, self.features.len())?;
+        self.head.replace("classifier", classifier)?;
         Ok(self)
     }
+}
+
+/// The classifier after this many feature blocks of a network with this seed.
+pub(super) fn classifier<T: Element>(
+    [inputs, classes]: [usize; 2],
+    initializer: Initializer,
+    seed: u64,
+    blocks: usize,
+) -> Result<Linear<T>> {
+    Linear::builder(inputs, classes).initializer(initializer).seed(derive_seed(seed, blocks as u64)).build()
 }
 
 /// What changes a trained network's answers without changing a shape.

@@ -4,10 +4,10 @@
 
 use alloc::vec::Vec;
 
+use super::network::classifier;
 use super::{Head, Network};
 use crate::layers::{
-    Dropout, GlobalAveragePool, GlobalMaxPool, Initializer, Layer, Linear, MAX_CHANNELS, Sequential, check_range,
-    derive_seed,
+    Dropout, GlobalAveragePool, GlobalMaxPool, Initializer, Layer, MAX_CHANNELS, Sequential, check_range, derive_seed,
 };
 use crate::source::{BatchNormConvention, Rounding};
 use crate::{Architecture, Element, Error, Padding, Result, WeightSource};
@@ -213,10 +213,7 @@ impl<'a, T: Element> Trunk<'a, T> {
             Head::MaxPool => Sequential::new().push_named("pool", GlobalMaxPool)?,
             Head::Classifier => {
                 let dropout = Dropout::new(options.dropout.unwrap_or(source.dropout(architecture)))?;
-                let classifier = Linear::builder(channels, options.classes)
-                    .initializer(initializer)
-                    .seed(derive_seed(options.seed, features.len() as u64))
-                    .build()?;
+                let classifier = classifier([channels, options.classes], initializer, options.seed, features.len())?;
                 Sequential::new()
                     .push_named("pool", GlobalAveragePool)?
                     .push_named("dropout", dropout)?
