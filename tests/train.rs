@@ -246,6 +246,19 @@ fn running_statistics_follow_the_convention() {
     }
 }
 
+#[test]
+fn report_tells_the_accuracy_of_a_batch_unless_its_targets_are_soft() {
+    let (sender, reports) = std::sync::mpsc::channel();
+    // Of equal logits the first is the answer.
+    let net = Linear::<f32>::builder(2, 2).initializer(Initializer::Zeros).build().unwrap();
+    let mut trainer = Trainer::new(net, Sgd::new(0.1), CrossEntropy::new())
+        .on_step(move |report| sender.send(report.accuracy).unwrap());
+    let images = Tensor::zeros([4, 1, 1, 2]).unwrap();
+    trainer.step(&images, &[0, 0, 1, 0]).unwrap();
+    trainer.step_soft(&images, &Tensor::from_slice([4, 1, 1, 2], &[0.5; 8]).unwrap()).unwrap();
+    assert_eq!(reports.try_iter().collect::<Vec<_>>(), [Some(0.75), None]);
+}
+
 /// What a step refuses leaves weights, statistics and the count of steps as they were.
 #[test]
 fn refused_steps_change_nothing() {

@@ -7,12 +7,13 @@ use std::fmt;
 use std::fs;
 use std::io::{ErrorKind, Write, stdout};
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Receiver, channel};
 
 use indicatif::{ProgressBar, ProgressState, ProgressStyle};
 use mobilenet::data::{Augmentation, ImageFolder, LastBatch, Loader};
 use mobilenet::models::Network;
 use mobilenet::preprocess::Preprocess;
-use mobilenet::train::{AdamW, Checkpoint, CrossEntropy, Evaluation, Schedule, Trainer};
+use mobilenet::train::{AdamW, Checkpoint, CrossEntropy, Evaluation, Schedule, StepReport, Trainer};
 use mobilenet::{Layer, Runtime};
 
 use super::curve::{Curve, Validation, replace};
@@ -35,6 +36,8 @@ pub(crate) struct Run {
     limit: u64,
     batch: usize,
     trainer: Trainer<f32, Network<f32>, AdamW<f32>>,
+    /// One after each of the trainer's steps.
+    reports: Receiver<StepReport>,
     training: Loader,
     validation: Loader,
     curve: Curve,
@@ -51,11 +54,16 @@ impl Run {
         let training = loader(training).training(augmentation, options.seed).last_batch(LastBatch::Drop).build()?;
         let validation = loader(validation).build()?;
         let steps = options.epochs.saturating_mul(training.batches() as u64);
+        let (sender, reports) = channel();
         let mut trainer =
             Trainer::new(net, AdamW::new(options.learning_rate), CrossEntropy::new().label_smoothing(0.1))
                 .runtime(Runtime::new().threads(options.threads)?)
                 .schedule(Schedule::cosine(steps).warm_up(steps / 20))
-                .seed(options.seed);
+                .seed(options.seed)
+                .on_step(move |report| {
+                    // Fails once the run, which holds the receiver, is over.
+                    let _ = sender.send(*report);
+                });
 
         fs::create_dir_all(folder).map_err(|error| format!("{}: {error}", folder.display()))?;
         let (checkpoint, recipe) = (checkpoint_of(folder), folder.join("run.txt"));
@@ -78,7 +86,7 @@ impl Run {
         };
         replace(&folder.join("classes.txt"), &classes)?;
         let (folder, epochs, limit, batch) = (folder.into(), options.epochs, options.steps, options.batch);
-        Ok(Self { folder, epochs, limit, batch, trainer, training, validation, curve })
+        Ok(Self { folder, epochs, limit, batch, trainer, reports, training, validation, curve })
     }
 
     /// Trains to the end and saves the weights; `None` if the user stops it before, with a checkpoint saved.
@@ -89,6 +97,7 @@ impl Run {
         let mut evaluation = None;
         let (first, mut done) = self.curve.place();
         for epoch in first..self.epochs {
+            let mut running = Running::default();
             for (place, batch) in self.training.epoch(epoch).enumerate() {
                 let (images, labels) = batch?;
                 if place < done {
@@ -103,8 +112,9 @@ impl Run {
                 }
                 let loss = self.trainer.step(&images, &labels)?;
                 self.curve.push(epoch, loss);
+                self.reports.try_iter().for_each(|report| running.add(&report));
                 bar.inc(1);
-                bar.set_message(message(loss, self.curve.validation()));
+                bar.set_message(message(&running, self.curve.validation()));
             }
             done = 0;
             let answers = self.trainer.evaluate(self.validation.epoch(0))?;
@@ -177,9 +187,25 @@ fn summary(evaluation: &Evaluation) -> String {
     format!("validation loss {:.4}, accuracy {:.2} %", evaluation.loss(), 100.0 * evaluation.top(1))
 }
 
-fn message(loss: f64, validation: Option<Validation>) -> String {
-    let accuracy = validation.map(|validation| format!(", validation accuracy {:.1} %", 100.0 * validation.accuracy));
-    format!("loss {loss:.3}{}", accuracy.unwrap_or_default())
+/// Sums over the steps of an epoch.
+#[derive(Default)]
+struct Running {
+    steps: f64,
+    loss: f64,
+    accuracy: f64,
+}
+
+impl Running {
+    fn add(&mut self, report: &StepReport) {
+        self.steps += 1.0;
+        self.loss += report.loss;
+        self.accuracy += report.accuracy.unwrap_or_default();
+    }
+}
+
+fn message(Running { steps, loss, accuracy }: &Running, validation: Option<Validation>) -> String {
+    let validation = validation.map(|validation| format!(", validation {:.1} %", 100.0 * validation.accuracy));
+    format!("loss {:.3}, accuracy {:.1} %{}", loss / steps, 100.0 * accuracy / steps, validation.unwrap_or_default())
 }
 
 /// What is not there needs no other name.

@@ -9,6 +9,7 @@ use alloc::string::String;
 use core::fmt;
 
 use super::clip::check_norm;
+use super::evaluation::rank;
 use super::recalibrate::keeping_statistics;
 use super::{CrossEntropy, Ema, Evaluation, Optimizer, Schedule, clip_gradients};
 use crate::layers::{Gradient, Layer, Role, Signal, Tape, dotted};
@@ -22,11 +23,16 @@ pub struct StepReport {
     pub step: u64,
     /// Mean loss of the batch.
     pub loss: f64,
+    /// Share of the batch whose class has the greatest logit; `None` of soft targets.
+    pub accuracy: Option<f64>,
     /// Learning rate of the step.
     pub learning_rate: f64,
     /// Norm of the gradients before they were clipped, if they are.
     pub gradient_norm: Option<f64>,
 }
+
+/// Loss, its gradient and the accuracy of a batch's logits.
+type Answer<T> = (f64, Tensor<T>, Option<f64>);
 
 /// Called after every step.
 type Hook = Box<dyn FnMut(&StepReport) + Send>;
@@ -182,7 +188,10 @@ impl<T: Element, L: Layer<T>, O: Optimizer<T>> Trainer<T, L, O> {
     /// not finite (that names the step and the layer where it began), or gradients to be clipped are not. Weights and
     /// statistics are then as they were.
     pub fn step(&mut self, images: &Tensor<T>, labels: &[usize]) -> Result<f64> {
-        self.step_with(images, |loss, logits| loss.hard(logits, labels))
+        self.step_with(images, |loss, logits| {
+            let (loss, d_logits) = loss.hard(logits, labels)?;
+            Ok((loss, d_logits, Some(accuracy(logits, labels))))
+        })
     }
 
     /// As [`Trainer::step`], with a distribution over the classes `[N, 1, 1, K]` for each image.
@@ -191,24 +200,27 @@ impl<T: Element, L: Layer<T>, O: Optimizer<T>> Trainer<T, L, O> {
     ///
     /// As there.
     pub fn step_soft(&mut self, images: &Tensor<T>, targets: &Tensor<T>) -> Result<f64> {
-        self.step_with(images, |loss, logits| loss.soft(logits, targets))
+        self.step_with(images, |loss, logits| {
+            let (loss, d_logits) = loss.soft(logits, targets)?;
+            Ok((loss, d_logits, None))
+        })
     }
 
     fn step_with(
         &mut self,
         images: &Tensor<T>,
-        loss_of: impl FnOnce(&CrossEntropy, &Tensor<T>) -> Result<(f64, Tensor<T>)> + Send,
+        answer: impl FnOnce(&CrossEntropy, &Tensor<T>) -> Result<Answer<T>> + Send,
     ) -> Result<f64> {
         self.check()?;
         // On one of the runtime's threads from the first layer to the last: the others stay awake between them.
         let runtime = self.tape.runtime().clone();
-        runtime.install(|| self.step_here(images, loss_of))
+        runtime.install(|| self.step_here(images, answer))
     }
 
     fn step_here(
         &mut self,
         images: &Tensor<T>,
-        loss_of: impl FnOnce(&CrossEntropy, &Tensor<T>) -> Result<(f64, Tensor<T>)>,
+        answer: impl FnOnce(&CrossEntropy, &Tensor<T>) -> Result<Answer<T>>,
     ) -> Result<f64> {
         if self.accumulated == 0 {
             let runtime = self.tape.runtime();
@@ -222,10 +234,10 @@ impl<T: Element, L: Layer<T>, O: Optimizer<T>> Trainer<T, L, O> {
         let learning_rate = self.learning_rate * self.schedule.factor(self.step);
         let Self { net, optimizer, tape, loss, accumulation, accumulated, clip, .. } = self;
         let step = self.step + 1;
-        let (loss, gradient_norm) = keeping_statistics(net, |net| {
+        let (loss, accuracy, gradient_norm) = keeping_statistics(net, |net| {
             let output = net.forward_train(Signal::new(input), tape)?;
             let needs_gradient = output.needs_gradient();
-            let (loss, mut d_logits) = loss_of(loss, &output.into_tensor(tape)?)?;
+            let (loss, mut d_logits, accuracy) = answer(loss, &output.into_tensor(tape)?)?;
             if !loss.is_finite() {
                 return Err(not_finite(net, step, loss, images, tape.runtime()));
             }
@@ -240,12 +252,12 @@ impl<T: Element, L: Layer<T>, O: Optimizer<T>> Trainer<T, L, O> {
             // Gradients that cannot be clipped or are refused are given up.
             *accumulated = if is_last { 0 } else { *accumulated + 1 };
             if !is_last {
-                return Ok((loss, None));
+                return Ok((loss, accuracy, None));
             }
             let norm = clip.map(|most| clip_gradients(net, most)).transpose()?;
             optimizer.set_learning_rate(learning_rate);
             optimizer.step_with(net, tape.runtime())?;
-            Ok((loss, norm))
+            Ok((loss, accuracy, norm))
         })?;
 
         if is_last {
@@ -255,7 +267,7 @@ impl<T: Element, L: Layer<T>, O: Optimizer<T>> Trainer<T, L, O> {
             }
         }
         if let Some(hook) = &mut self.hook {
-            hook(&StepReport { step: self.step, loss, learning_rate, gradient_norm });
+            hook(&StepReport { step: self.step, loss, accuracy, learning_rate, gradient_norm });
         }
         Ok(loss)
     }
@@ -295,6 +307,13 @@ impl<T: Element, L: Layer<T>, O: Optimizer<T>> Trainer<T, L, O> {
         }
         evaluation
     }
+}
+
+/// Share of the images whose class has the greatest logit.
+fn accuracy<T: Element>(logits: &Tensor<T>, labels: &[usize]) -> f64 {
+    let rows = logits.as_slice().chunks_exact(logits.shape()[3]);
+    let right = rows.zip(labels).filter(|&(logits, &label)| rank(logits, label) == Some(0));
+    right.count() as f64 / labels.len() as f64
 }
 
 fn not_finite<T: Element>(net: &dyn Layer<T>, step: u64, loss: f64, images: &Tensor<T>, runtime: &Runtime) -> Error {
