@@ -152,7 +152,7 @@ impl Run {
             // What cannot be written to a terminal, is not.
             let _ = write!(out, "{:.0} images/s", images * state.per_sec());
         };
-        let style = ProgressStyle::with_template("{bar:30} step {pos} of {len}, {msg}, {speed}, {eta} left")?;
+        let style = ProgressStyle::with_template("{bar:30} step {pos} of {len}{msg}, {speed}, {eta} left")?;
         let bar = ProgressBar::new(self.epochs.saturating_mul(self.training.batches() as u64));
         bar.set_style(style.with_key("speed", speed));
         bar.set_position(self.trainer.steps());
@@ -203,9 +203,10 @@ impl Running {
     }
 }
 
+/// What the bar says of the epoch; nothing before its first step.
 fn message(Running { steps, loss, accuracy }: &Running, validation: Option<Validation>) -> String {
     let validation = validation.map(|validation| format!(", validation {:.1} %", 100.0 * validation.accuracy));
-    format!("loss {:.3}, accuracy {:.1} %{}", loss / steps, 100.0 * accuracy / steps, validation.unwrap_or_default())
+    format!(", loss {:.3}, accuracy {:.1} %{}", loss / steps, 100.0 * accuracy / steps, validation.unwrap_or_default())
 }
 
 /// What is not there needs no other name.
