@@ -1,5 +1,5 @@
-//! Times one image through a compiled network: prints one line with `median_ms=`, and with `max_diff=`, the largest
-//! difference from the layers' own forward, relative to the largest output.
+//! Times one image through a compiled network: prints a line with `median_ms=`, and with `max_diff=`, the largest
+//! difference from the layers' own forward, relative to the largest output; another of a batch, if that is asked for.
 
 mod common;
 
@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use common::{Model, Result, Timing};
 use mobilenet::layers::Initializer;
-use mobilenet::{CompileOptions, Engine, Layer, Tensor};
+use mobilenet::{CompileOptions, Engine, Layer};
 
 const HELP: &str = "\
 Times one image of 224 x 224 through a compiled network with random weights, and compares its output with the layers'.
@@ -19,8 +19,11 @@ Times one image of 224 x 224 through a compiled network with random weights, and
   --threads N          (default 1)
   --runs R             timed runs after 5 that warm up (default 60)
   --level NAME         scalar, sse2, sse4.2, avx2, avx512, neon, simd128 (default: the machine's best)
-  --batch N            adds a line: of N different images as a batch and one by one, in turn, an image's time
+  --batch N            also times N different images as a batch and one by one, in turn; per image
   --help               this text";
+
+/// Rows and columns of an image.
+const SIZE: usize = 224;
 
 const WARM_UP: usize = 5;
 
@@ -44,7 +47,7 @@ fn run() -> Result<ExitCode> {
     let runtime = timing.runtime()?;
     let Timing { model: name, threads, level, runs } = timing;
     let net = name.parse::<Model>()?.build(None, Initializer::Timm)?;
-    let image = common::pattern(224)?;
+    let image = common::pattern(1, SIZE)?;
     let begin = Instant::now();
     let mut engine = net.compile(image.shape(), &CompileOptions::new().runtime(runtime.clone()))?;
     let compile = begin.elapsed().as_secs_f64() * 1e3;
@@ -88,13 +91,11 @@ fn run() -> Result<ExitCode> {
 /// Median milliseconds for an image of so many: as a batch, and one by one.
 fn time_batch(engine: &mut Engine, count: NonZero<usize>, runs: usize) -> Result<[f64; 2]> {
     let count = count.get();
-    let size = engine.input_shape()[1];
-    let value = |[n, h, w, c]: [usize; 4]| ((n * 13 + h * 31 + w * 17 + c * 7) % 255) as f32 / 127.0 - 1.0;
-    let images = Tensor::from_fn([count, size, size, 3], value)?;
+    let images = common::pattern(count, SIZE)?;
     let lens = [images.as_slice().len() / count, engine.output_len()];
     let mut outputs = vec![0.0; count * lens[1]];
     let mut times = [Vec::with_capacity(runs), Vec::with_capacity(runs)];
-    for _ in 0..runs {
+    for run in 0..WARM_UP + runs {
         let start = Instant::now();
         engine.run_batch(images.view(), &mut outputs)?;
         let middle = Instant::now();
@@ -102,8 +103,11 @@ fn time_batch(engine: &mut Engine, count: NonZero<usize>, runs: usize) -> Result
             engine.run_slice(image, output)?;
         }
         let each = |time: Duration| time.as_secs_f64() * 1e3 / count as f64;
-        times[0].push(each(middle - start));
-        times[1].push(each(middle.elapsed()));
+        let apart = middle.elapsed();
+        if run >= WARM_UP {
+            times[0].push(each(middle - start));
+            times[1].push(each(apart));
+        }
     }
     Ok(times.map(|mut times| {
         times.sort_by(f64::total_cmp);

@@ -35,7 +35,7 @@ fn run() -> Result<ExitCode> {
     let Some(timing) = timing else { return Ok(ExitCode::SUCCESS) };
     let net = timing.model.parse::<Model>()?.build(None, Initializer::Timm)?;
     let mut engine = net.compile([1, size, size, 3], &CompileOptions::new().runtime(timing.runtime()?))?;
-    let image = common::pattern(size)?;
+    let image = common::pattern(1, size)?;
     writeln!(stdout(), "{}\n", engine.plan())?;
     writeln!(stdout(), "{}", engine.profile(image.view(), timing.runs)?)?;
     Ok(ExitCode::SUCCESS)

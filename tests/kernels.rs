@@ -197,8 +197,8 @@ fn check_pointwise(input: Place, output: Place, residual: Option<Place>, clamp: 
         pointwise(&weights, input.pixels(&from), added, clamp, &mut output.pixels_mut(&mut found));
         output.check(&found, &expected, inputs, &format!("{what} {level}"));
         // What it prefetches, even from beyond the weights, changes nothing.
-        let mut again = vec![GAP; output.len];
         for far in [7, usize::MAX / 2] {
+            let mut again = vec![GAP; output.len];
             pointwise(&weights.with_far(far), input.pixels(&from), added, clamp, &mut output.pixels_mut(&mut again));
             assert!(found.iter().zip(&again).all(|(a, b)| a.to_bits() == b.to_bits()), "{what} {level} far {far}");
         }

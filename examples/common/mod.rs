@@ -95,10 +95,10 @@ impl Timing {
     }
 }
 
-/// An image without symmetry, between -1 and 1: the one that `benches/peers/peer.py` has.
-pub(crate) fn pattern(size: usize) -> Result<Tensor<f32>> {
-    let value = |[_, h, w, c]: [usize; 4]| ((h * 31 + w * 17 + c * 7) % 255) as f32 / 127.0 - 1.0;
-    Ok(Tensor::from_fn([1, size, size, 3], value)?)
+/// Images without symmetry, between -1 and 1: the first is the one that `benches/peers/peer.py` has.
+pub(crate) fn pattern(count: usize, size: usize) -> Result<Tensor<f32>> {
+    let value = |[n, h, w, c]: [usize; 4]| ((n * 13 + h * 31 + w * 17 + c * 7) % 255) as f32 / 127.0 - 1.0;
+    Ok(Tensor::from_fn([count, size, size, 3], value)?)
 }
 
 /// A family and a width: `v1_100`, `v2_035`; `v1` and `v2` mean alpha 1.

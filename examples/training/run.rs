@@ -187,7 +187,7 @@ fn summary(evaluation: &Evaluation) -> String {
     format!("validation loss {:.4}, accuracy {:.2} %", evaluation.loss(), 100.0 * evaluation.top(1))
 }
 
-/// Sums over the steps of an epoch.
+/// Sums over the steps of an epoch since it was begun or resumed.
 #[derive(Default)]
 struct Running {
     steps: f64,
@@ -203,7 +203,7 @@ impl Running {
     }
 }
 
-/// What the bar says of the epoch; nothing before its first step.
+/// What the bar says after a step.
 fn message(Running { steps, loss, accuracy }: &Running, validation: Option<Validation>) -> String {
     let validation = validation.map(|validation| format!(", validation {:.1} %", 100.0 * validation.accuracy));
     format!(", loss {:.3}, accuracy {:.1} %{}", loss / steps, 100.0 * accuracy / steps, validation.unwrap_or_default())

@@ -403,10 +403,10 @@ impl Blocks<'_> {
         let start = output.strides.channel(block.first);
         let pairs = output.size[0] / 2;
         for pair in 0..pairs {
-            let places = RingRows::of(g, self.first_row + 2 * pair, input.places);
+            let line = Line { data, row_len, rows: RingRows::of(g, self.first_row + 2 * pair, input.places) };
             // No array's `map`: it was not inlined, and the rows went through memory.
-            let row = |tap| &data[places.place(tap) * row_len..];
-            let rows = [row(0), row(1), row(2), row(3), if STRIDE == 1 { &[] } else { row(4) }];
+            let rows =
+                [line.row(0), line.row(1), line.row(2), line.row(3), if STRIDE == 1 { &[] } else { line.row(4) }];
             let to = &mut output.data[2 * pair * output.strides.row + start..];
             let (above, below) = to.split_at_mut(output.strides.row);
             let (above, below) = (&mut above[..columns * BLOCK], &mut below[..columns * BLOCK]);

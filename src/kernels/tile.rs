@@ -200,7 +200,7 @@ fn pixel_step<const STEP: usize>(strides: Strides) -> usize {
     if STEP == 0 { strides.pixel } else { BLOCK }
 }
 
-/// Tiles that a map takes, if small ones are not counted twice.
+/// Tiles that a map takes, at least: the rest of a row may be several.
 #[inline(always)]
 fn tiles<const MOST: usize>([lines, count]: [usize; 2]) -> usize {
     lines * count.div_ceil(MOST)

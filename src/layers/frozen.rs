@@ -66,12 +66,11 @@ fn run<T: Element>(
     let (shape, checksum) = (input.shape(), checksum(layers, tape.runtime()));
     let [_, h, w, c] = shape;
     let kept = &mut tape.frozen;
-    let is_same =
-        |kept: &Frozen| Arc::ptr_eq(&kept.chain, chain) && kept.layers == layers.len() && kept.size == [h, w, c];
-    let found = kept.iter().position(is_same);
-    let mut frozen = match found.map(|at| kept.remove(at)) {
-        Some(frozen) if frozen.checksum == checksum => frozen,
-        _ => {
+    let key = (layers.len(), [h, w, c], checksum);
+    let is_same = |kept: &Frozen| Arc::ptr_eq(&kept.chain, chain) && (kept.layers, kept.size, kept.checksum) == key;
+    let mut frozen = match kept.iter().position(is_same) {
+        Some(at) => kept.remove(at),
+        None => {
             let options = CompileOptions::new().runtime(tape.runtime().clone());
             let engine = Engine::new([1, h, w, c], &options, |graph, input| {
                 layers.iter().try_fold(input, |value, (name, layer)| layer.lower(graph, name, value))

@@ -5,6 +5,7 @@ use alloc::format;
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::fmt;
 use core::ops::Index;
 
 use super::{Gradient, Layer, Signal, Tape, dotted, forward_link, frozen};
@@ -24,11 +25,17 @@ use crate::{Element, Error, Result, Runtime, Shape, Tensor};
 /// assert_eq!(net[1].kind(), "InvertedResidual");
 /// # Ok::<(), mobilenet::Error>(())
 /// ```
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Sequential<T: Element> {
     layers: Vec<(String, Box<dyn Layer<T>>)>,
-    /// Changes with every layer that is added or replaced; clones, whose layers are the same, share it.
+    /// Changes with every layer that is added or replaced; clones, whose layers have the same options, share it.
     identity: Arc<()>,
+}
+
+impl<T: Element> fmt::Debug for Sequential<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Sequential").field("layers", &self.layers).finish_non_exhaustive()
+    }
 }
 
 impl<T: Element> Default for Sequential<T> {

@@ -74,7 +74,7 @@ impl Evaluation {
         self.images
     }
 
-    /// Mean loss; NaN of no images.
+    /// Mean loss; NaN of no images, or if a logit was NaN.
     #[must_use]
     pub fn loss(&self) -> f64 {
         self.loss / self.images as f64
@@ -105,7 +105,8 @@ pub(super) fn rank<T: Element>(logits: &[T], label: usize) -> Option<usize> {
 }
 
 impl fmt::Display for Evaluation {
-    /// Loss and accuracy, then the confusion matrix: a row per class, a column per answer.
+    /// Loss and accuracy, then the confusion matrix: a row per class, a column per answer, without the images that have
+    /// none.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} images, loss {:.4}, top-1 {:.2} %", self.images, self.loss(), 100.0 * self.top(1))?;
         for row in self.confusion.chunks_exact(self.classes.max(1)) {
