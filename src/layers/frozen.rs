@@ -68,15 +68,14 @@ fn run<T: Element>(
     let kept = &mut tape.frozen;
     let key = (layers.len(), [h, w, c], checksum);
     let is_same = |kept: &Frozen| Arc::ptr_eq(&kept.chain, chain) && (kept.layers, kept.size, kept.checksum) == key;
-    let mut frozen = match kept.iter().position(is_same) {
-        Some(at) => kept.remove(at),
-        None => {
-            let options = CompileOptions::new().runtime(tape.runtime().clone());
-            let engine = Engine::new([1, h, w, c], &options, |graph, input| {
-                layers.iter().try_fold(input, |value, (name, layer)| layer.lower(graph, name, value))
-            })?;
-            Frozen { chain: chain.clone(), layers: layers.len(), size: [h, w, c], checksum, engine }
-        }
+    let mut frozen = if let Some(at) = kept.iter().position(is_same) {
+        kept.remove(at)
+    } else {
+        let options = CompileOptions::new().runtime(tape.runtime().clone());
+        let engine = Engine::new([1, h, w, c], &options, |graph, input| {
+            layers.iter().try_fold(input, |value, (name, layer)| layer.lower(graph, name, value))
+        })?;
+        Frozen { chain: chain.clone(), layers: layers.len(), size: [h, w, c], checksum, engine }
     };
     if let (Some(input), Some(output)) = (T::as_f32(input.as_slice()), T::as_f32_mut(output.as_mut_slice())) {
         let images = ArrayView4::from_shape(shape, input).expect("the tensor's own shape");
