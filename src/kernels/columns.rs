@@ -230,7 +230,12 @@ pub fn moments<T: Element>(level: SimdLevel, input: &[T], mean: &mut [T], square
         squares.fill(T::zero());
         run(level, input.len(), channels, &mut Moments { input, center, sums: mean, squares });
     }
-    let count = T::from_f64((input.len() / channels) as f64);
+    around_mean(input.len() / channels, center, mean, squares);
+}
+
+/// Turns sums over so many distances from a center, and over their squares, into those of [`moments`].
+pub(super) fn around_mean<T: Element>(count: usize, center: &[T], mean: &mut [T], squares: &mut [T]) {
+    let count = T::from_f64(count as f64);
     for ((mean, squares), &center) in mean.iter_mut().zip(squares).zip(center) {
         let distance = *mean / count;
         let left = *squares - *mean * distance;

@@ -254,6 +254,7 @@ impl InputGradient<'_> {
             // The last tile may repeat pixels of the one before.
             let tile = match count - x {
                 7 | 14 | 21 | 28 => 7,
+                3 | 6 if is_three => 3,
                 5.. if count >= 8 => 8,
                 2.. if count >= 4 => 4,
                 _ => 1,
@@ -263,6 +264,8 @@ impl InputGradient<'_> {
                 match tile {
                     8 if is_three => self.tile_of_three::<S, V, 8>(simd, rows, [x, channel], d_input),
                     7 if is_three => self.tile_of_three::<S, V, 7>(simd, rows, [x, channel], d_input),
+                    4 if is_three => self.tile_of_three::<S, V, 4>(simd, rows, [x, channel], d_input),
+                    3 => self.tile_of_three::<S, V, 3>(simd, rows, [x, channel], d_input),
                     8 => self.tile::<S, V, 8>(simd, rows, columns, [x, channel], d_input),
                     7 => self.tile::<S, V, 7>(simd, rows, columns, [x, channel], d_input),
                     4 => self.tile::<S, V, 4>(simd, rows, columns, [x, channel], d_input),

@@ -41,7 +41,7 @@ pub fn outer(level: SimdLevel, input: Pixels<'_, f32>, gradient: Pixels<'_, f32>
         Some(fearless_simd::Level::Avx512(simd)) => {
             run::<_, fearless_simd::f32x16<_>, 14, 12, 8>(simd, input, gradient, sums);
         }
-        // Twelve sums, two vectors and a broadcast: 15 of 16.
+        // Twelve sums, two vectors and a broadcast: 15 of 16; of three vectors, nine.
         #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
         Some(fearless_simd::Level::Avx2(simd)) => {
             run::<_, fearless_simd::f32x8<_>, 8, 6, 3>(simd, input, gradient, sums);
@@ -66,7 +66,7 @@ pub fn outer(level: SimdLevel, input: Pixels<'_, f32>, gradient: Pixels<'_, f32>
     }
 }
 
-/// Tiles of one, two or three vectors have `R1`, `R2` or `R3` inputs.
+/// Tiles of one, two or three vectors have `R1`, `R2` or `R3` inputs; those with most sums come first.
 #[inline(always)]
 fn run<S: Simd, V: SimdFloat<S, Element = f32>, const R1: usize, const R2: usize, const R3: usize>(
     simd: S,
@@ -78,19 +78,24 @@ fn run<S: Simd, V: SimdFloat<S, Element = f32>, const R1: usize, const R2: usize
     let mut vector = 0;
     while vector < vectors {
         let at = vector * V::LEN;
-        // No lonely last vector: two and two rather than three and one.
-        vector += match vectors - vector {
+        let left = vectors - vector;
+        vector += match left {
             1 => {
                 rows::<S, V, R1, 1>(simd, input, gradient, at, sums);
                 1
             }
-            2 | 4 => {
-                rows::<S, V, R2, 2>(simd, input, gradient, at, sums);
-                2
-            }
-            _ => {
+            // No lonely last vector: two and two rather than three and one, three rather than two and one.
+            3 => {
                 rows::<S, V, R3, 3>(simd, input, gradient, at, sums);
                 3
+            }
+            5.. if const { 3 * R3 >= 2 * R2 } => {
+                rows::<S, V, R3, 3>(simd, input, gradient, at, sums);
+                3
+            }
+            _ => {
+                rows::<S, V, R2, 2>(simd, input, gradient, at, sums);
+                2
             }
         };
     }

@@ -4,6 +4,8 @@
 //! half empty for is a *half panel*, whose rows hold four inputs each, in two vectors: those of outputs 0, 2, 4 and 6,
 //! `[w[k][0], w[k + 1][0], w[k + 2][0], w[k + 3][0], w[k][2], ..]`, and those of 1, 3, 5 and 7.
 
+use core::ops::Range;
+
 use super::{Pixels, SimdLevel};
 
 /// Output channels of a half panel.
@@ -114,43 +116,50 @@ pub struct Panel<'a> {
 }
 
 impl Panel<'_> {
-    /// Packs its part of `weight [inputs, outputs]` and `bias [outputs]` (zeros if `None`).
+    /// Packs these panels' parts of `weight [inputs, outputs]` and `bias [outputs]` (zeros if `None`).
+    ///
+    /// A few rows at a time for all of them: each row is in another page of memory, and going through all pages once
+    /// for every panel took up to eight times as long.
     ///
     /// # Panics
     ///
-    /// If the panel is of weights of another size.
-    pub fn pack(self, weight: Pixels<'_, f32>, bias: Option<&[f32]>) {
-        let Self { panels, vector, vectors, inputs, packed } = self;
+    /// If a panel is of weights of another size.
+    pub fn pack(panels: &mut [Self], weight: Pixels<'_, f32>, bias: Option<&[f32]>) {
+        /// Pages that a processor remembers at the first level, less what else it uses.
+        const ROWS: usize = 32;
+        for first in (0..weight.count().max(1)).step_by(ROWS) {
+            for panel in &mut *panels {
+                panel.pack_rows(weight, bias, first..weight.count().min(first + ROWS));
+            }
+        }
+    }
+
+    fn pack_rows(&mut self, weight: Pixels<'_, f32>, bias: Option<&[f32]>, rows: Range<usize>) {
+        let Self { panels, vector, vectors, inputs, ref mut packed } = *self;
         assert_eq!([weight.count(), weight.channels], [inputs, panels.outputs], "a panel of another weight");
+        let row = |k: usize| (k < inputs).then(|| &weight.data[k * weight.pitch()..]);
         if vectors == 0 {
-            let (start, rows) = packed.split_at_mut(QUAD * HALF);
-            fill_half(panels, start, [bias, None, None, None]);
-            for (quad, to) in rows.chunks_exact_mut(QUAD * HALF).enumerate() {
-                let row = |j: usize| {
-                    Some(quad * QUAD + j).filter(|k| *k < inputs).map(|k| &weight.data[k * weight.pitch()..])
-                };
-                fill_half(panels, to, [0, 1, 2, 3].map(row));
+            let (start, quads) = packed.split_at_mut(QUAD * HALF);
+            if rows.start == 0 {
+                fill_half(panels, start, [bias, None, None, None]);
+            }
+            let quads = quads.chunks_exact_mut(QUAD * HALF).enumerate();
+            for (quad, to) in quads.take(rows.end.div_ceil(QUAD)).skip(rows.start / QUAD) {
+                fill_half(panels, to, [0, 1, 2, 3].map(|j| row(quad * QUAD + j)));
             }
             return;
         }
-        for (k, row) in packed.chunks_exact_mut(vectors * panels.lanes).enumerate() {
-            let from = match k.checked_sub(1) {
-                Some(k) => Some(&weight.data[k * weight.pitch()..]),
-                None => bias,
-            };
-            for (v, row) in row.chunks_exact_mut(panels.lanes).enumerate() {
-                let channel = panels.channel(vector + v);
-                let columns = panels.lanes.min(panels.outputs - channel);
-                row[columns..].fill(0.0);
-                match (from.map(|from| &from[channel..][..columns]), columns) {
-                    // Of a length that the compiler knows: without a call.
-                    (Some(from), 16) => row[..16].copy_from_slice(&from[..16]),
-                    (Some(from), 8) => row[..8].copy_from_slice(&from[..8]),
-                    (Some(from), 4) => row[..4].copy_from_slice(&from[..4]),
-                    (Some(from), _) => row[..columns].copy_from_slice(from),
-                    (None, _) => row[..columns].fill(0.0),
-                }
-            }
+        let first = [0, 1, 2].map(|v| panels.channel(vector + v));
+        let width = vectors * panels.lanes;
+        let (bias_row, packed) = packed.split_at_mut(width);
+        // Bias comes with the first rows.
+        let bias = (rows.start == 0).then_some((bias_row, bias)).into_iter();
+        let packed = packed.chunks_exact_mut(width).skip(rows.start);
+        let all = bias.chain(packed.zip(rows.map(row)));
+        match panels.lanes {
+            16 => all.for_each(|(to, from)| pack_row::<16>(&first[..vectors], from, panels.outputs, to)),
+            8 => all.for_each(|(to, from)| pack_row::<8>(&first[..vectors], from, panels.outputs, to)),
+            _ => all.for_each(|(to, from)| pack_row::<4>(&first[..vectors], from, panels.outputs, to)),
         }
     }
 
@@ -159,10 +168,10 @@ impl Panel<'_> {
     /// # Panics
     ///
     /// As [`Panel::pack`].
-    pub fn pack_transposed(self, weight: Pixels<'_, f32>) {
+    pub fn pack_transposed(&mut self, weight: Pixels<'_, f32>) {
         /// Rows of the panel that stay in the first-level cache while its lanes are filled one by one.
         const ROWS: usize = 64;
-        let Self { panels, vector, vectors, inputs, packed } = self;
+        let Self { panels, vector, vectors, inputs, ref mut packed } = *self;
         let width = if vectors == 0 { QUAD * HALF } else { vectors * panels.lanes };
         assert_eq!([weight.channels, weight.count()], [inputs, panels.outputs], "a panel of another weight");
         let (bias, rows) = packed.split_at_mut(width);
@@ -189,6 +198,22 @@ impl Panel<'_> {
                     to.for_each(|to| *to = 0.0);
                 }
             }
+        }
+    }
+}
+
+/// Vectors of `LANES` of a row's outputs, from each of `first` on; a constant length is copied without a call.
+fn pack_row<const LANES: usize>(first: &[usize], from: Option<&[f32]>, outputs: usize, to: &mut [f32]) {
+    for (&channel, to) in first.iter().zip(to.as_chunks_mut::<LANES>().0) {
+        let Some(from) = from.map(|from| &from[channel..outputs]) else {
+            *to = [0.0; LANES];
+            continue;
+        };
+        if let Some(from) = from.first_chunk() {
+            *to = *from;
+        } else {
+            *to = [0.0; LANES];
+            to[..from.len()].copy_from_slice(from);
         }
     }
 }

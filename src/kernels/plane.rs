@@ -1,24 +1,17 @@
 //! Blocks of 16 channels between maps and planes, with what is to be applied on the way.
 //!
 //! A depthwise convolution in training works on one block of channels at a time, whose pixels, one cache line each, lie
-//! far apart in a channels-last map and side by side in a plane. Up to [`GROUP`] channels are moved at once, for memory
-//! delivers long stretches faster: row by row, and of a row four vectors of each pixel, whose constants and sums stay
-//! in registers.
+//! far apart in a channels-last map and side by side in a plane. Many blocks are moved at once, pixel by pixel as they
+//! lie in the map: memory delivers long stretches fastest, and constants and sums are in the first-level cache. With the constants of a few vectors in registers, and those vectors of a whole row at a time, a pass took up
+//! to five times as long (Zen 3).
 
 #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
 use fearless_simd::f32x8;
 use fearless_simd::prelude::*;
 use fearless_simd::{Level, f32x4};
 
-use super::columns::Affine;
+use super::columns::{Affine, around_mean};
 use super::{BLOCK, Clamp, SimdLevel};
-
-/// Most channels of a [`GroupOf`]: 1 KiB of each pixel. A training step takes 1.3 times as long with one block, and no
-/// less with more than sixteen.
-pub const GROUP: usize = 16 * BLOCK;
-
-/// Vectors that a pass takes through the map at a time, if there are as many.
-const VECTORS: usize = 4;
 
 /// Channels `first` to `first + lanes` of whole rows of a channels-last map.
 ///
@@ -31,7 +24,7 @@ pub struct GroupOf {
     pub channels: usize,
     /// The first channel.
     pub first: usize,
-    /// Their number, at most [`GROUP`].
+    /// Their number.
     pub lanes: usize,
     /// Pixels from one row of the plane to the next.
     pub row: usize,
@@ -63,79 +56,79 @@ macro_rules! with_vector {
 }
 pub(super) use with_vector;
 
-/// Calls `$pass.part::<S, V, N>(simd, y, first, ..)` for all rows and all of the group's channels: [`VECTORS`] vectors
-/// of them at a time, then those of one block.
-macro_rules! each_part {
-    ($pass:ident.part($simd:ident, $argument:expr)) => {
-        $simd.vectorize(
-            #[inline(always)]
-            || {
-                let lanes = $pass.group.lanes;
-                for y in 0..$pass.group.size[0] {
-                    let mut first = 0;
-                    while first < lanes {
-                        if lanes - first >= VECTORS * V::LEN {
-                            $pass.part::<S, V, VECTORS>($simd, [y, first], $argument);
-                            first += VECTORS * V::LEN;
-                        } else {
-                            match V::LEN {
-                                16 => $pass.part::<S, V, 1>($simd, [y, first], $argument),
-                                8 => $pass.part::<S, V, 2>($simd, [y, first], $argument),
-                                _ => $pass.part::<S, V, 4>($simd, [y, first], $argument),
-                            }
-                            first += BLOCK;
-                        }
-                    }
-                }
-            },
-        )
-    };
+/// A block of channels of a pixel.
+#[derive(Clone, Copy)]
+struct At {
+    /// Which block of the group it is.
+    block: usize,
+    /// Its place in the map, in elements.
+    map: usize,
+    /// Its place in the plane, in blocks.
+    plane: usize,
+    /// How many of its channels there are.
+    lanes: usize,
 }
 
 impl GroupOf {
-    /// Per-channel constants of the group, with zeros for the channels it lacks.
-    fn constants(&self, values: &[f32]) -> [f32; GROUP] {
-        let mut group = [0.0; GROUP];
-        group[..self.lanes].copy_from_slice(&values[self.first..][..self.lanes]);
-        group
+    /// Per-channel values of the group, block by block.
+    fn blocks<'a>(&self, values: &'a [f32]) -> &'a [[f32; BLOCK]] {
+        &values[self.first..].as_chunks().0[..self.lanes.div_ceil(BLOCK)]
     }
 
-    /// Where the map has the channels from `first` of the group on of a pixel, and how many of `most` there are.
+    /// Every block of every pixel, as they lie in the map.
     #[inline(always)]
-    fn in_map(&self, [y, x]: [usize; 2], first: usize, most: usize) -> (usize, usize) {
-        ((y * self.size[1] + x) * self.channels + self.first + first, most.min(self.lanes - first))
-    }
-
-    /// Which pixel of the plane has the channels from `first` of the group on.
-    #[inline(always)]
-    fn in_plane(&self, [y, x]: [usize; 2], first: usize) -> usize {
-        first / BLOCK * self.block + y * self.row + x
+    fn each(&self, mut visit: impl FnMut(At)) {
+        for y in 0..self.size[0] {
+            for x in 0..self.size[1] {
+                let pixel = (y * self.size[1] + x) * self.channels + self.first;
+                for block in 0..self.lanes.div_ceil(BLOCK) {
+                    visit(At {
+                        block,
+                        map: pixel + block * BLOCK,
+                        plane: block * self.block + y * self.row + x,
+                        lanes: BLOCK.min(self.lanes - block * BLOCK),
+                    });
+                }
+            }
+        }
     }
 }
 
-/// `most` channels of a pixel; a copy with zeros, if the map has fewer, which is so in its last block alone.
+/// A block of a map; a copy, with anything in the lanes that the map lacks.
 #[inline(always)]
-fn pixel<'a>(map: &'a [f32], (at, count): (usize, usize), most: usize, copy: &'a mut [f32; BLOCK]) -> &'a [f32] {
-    if count == most {
-        return &map[at..][..most];
+fn block_of<'a>(map: &'a [f32], at: At, copy: &'a mut [f32; BLOCK]) -> &'a [f32; BLOCK] {
+    if at.lanes == BLOCK {
+        return map[at.map..].first_chunk().expect("a whole block");
     }
-    copy[..count].copy_from_slice(&map[at..][..count]);
-    &copy[..most]
+    copy[..at.lanes].copy_from_slice(&map[at.map..][..at.lanes]);
+    copy
 }
 
-/// `N` vectors of per-channel constants.
+/// Writes those lanes of a block that the map has.
 #[inline(always)]
-fn vectors<S: Simd, V: SimdFloat<S, Element = f32>, const N: usize>(simd: S, values: &[f32]) -> [V; N] {
-    let mut all = [V::splat(simd, 0.0); N];
-    unroll!(v < N, 5, { all[v] = V::from_slice(simd, &values[v * V::LEN..][..V::LEN]) });
-    all
+fn put_block(map: &mut [f32], at: At, write: impl FnOnce(&mut [f32; BLOCK])) {
+    if at.lanes == BLOCK {
+        write(map[at.map..].first_chunk_mut().expect("a whole block"));
+        return;
+    }
+    let mut copy = [0.0; BLOCK];
+    write(&mut copy);
+    map[at.map..][..at.lanes].copy_from_slice(&copy[..at.lanes]);
+}
+
+/// Loads a vector of a block.
+#[inline(always)]
+fn loader<S: Simd, V: SimdFloat<S, Element = f32>>(simd: S) -> impl Fn(&[f32; BLOCK], usize) -> V + Copy {
+    #[inline(always)]
+    move |block, v| V::from_slice(simd, &block[v * V::LEN..][..V::LEN])
 }
 
 /// `plane[y, x, c] = clamp(scale[c] * map[y, x, first + c] + shift[c])`; anything for channels the last block lacks.
+/// Constants of channels come in whole blocks.
 ///
 /// # Panics
 ///
-/// If a slice is too short, the group has more than [`GROUP`] channels, or this machine cannot run `level`.
+/// If a slice is too short, or this machine cannot run `level`.
 pub fn fill_plane(
     level: SimdLevel,
     group: GroupOf,
@@ -145,40 +138,42 @@ pub fn fill_plane(
 ) {
     struct Fill<'a> {
         group: GroupOf,
-        affine: [[f32; GROUP]; 2],
+        affine: Option<[&'a [[f32; BLOCK]]; 2]>,
         clamp: Clamp<f32>,
         map: &'a [f32],
     }
     impl Fill<'_> {
         #[inline(always)]
         fn run<S: Simd, V: SimdFloat<S, Element = f32>>(&self, simd: S, plane: &mut [[f32; BLOCK]]) {
-            each_part!(self.part(simd, plane));
-        }
-
-        #[inline(always)]
-        fn part<S: Simd, V: SimdFloat<S, Element = f32>, const N: usize>(
-            &self,
-            simd: S,
-            [y, first]: [usize; 2],
-            plane: &mut [[f32; BLOCK]],
-        ) {
-            let (low, high) = (V::splat(simd, self.clamp.low), V::splat(simd, self.clamp.high));
-            let scale: [V; N] = vectors(simd, &self.affine[0][first..]);
-            let shift: [V; N] = vectors(simd, &self.affine[1][first..]);
-            let mut copy = [0.0; BLOCK];
-            for x in 0..self.group.size[1] {
-                let at = self.group.in_map([y, x], first, N * V::LEN);
-                let from = pixel(self.map, at, N * V::LEN, &mut copy);
-                unroll!(v < N, 5, {
-                    let value = V::from_slice(simd, &from[v * V::LEN..][..V::LEN]).mul_add(scale[v], shift[v]);
-                    let to = &mut plane[self.group.in_plane([y, x], first + v * V::LEN)];
-                    high.min(low.max(value)).store_slice(&mut to[v * V::LEN % BLOCK..][..V::LEN]);
-                });
-            }
+            simd.vectorize(
+                #[inline(always)]
+                || {
+                    let load = loader::<S, V>(simd);
+                    let (low, high) = (V::splat(simd, self.clamp.low), V::splat(simd, self.clamp.high));
+                    let mut copy = [0.0; BLOCK];
+                    let Some([scale, shift]) = self.affine else {
+                        self.group.each(
+                            #[inline(always)]
+                            |at| plane[at.plane] = *block_of(self.map, at, &mut copy),
+                        );
+                        return;
+                    };
+                    self.group.each(
+                        #[inline(always)]
+                        |at| {
+                            let from = block_of(self.map, at, &mut copy);
+                            let (scale, shift, to) = (&scale[at.block], &shift[at.block], &mut plane[at.plane]);
+                            unroll!(v < BLOCK / V::LEN, 4, {
+                                let value = load(from, v).mul_add(load(scale, v), load(shift, v));
+                                high.min(low.max(value)).store_slice(&mut to[v * V::LEN..][..V::LEN]);
+                            });
+                        },
+                    );
+                },
+            );
         }
     }
-    let identity = [[1.0; GROUP], [0.0; GROUP]];
-    let constants = affine.map_or(identity, |affine| [affine.scale, affine.shift].map(|v| group.constants(v)));
+    let constants = affine.map(|affine| [affine.scale, affine.shift].map(|values| group.blocks(values)));
     let clamp = affine.map_or(Clamp::none(), |affine| affine.clamp);
     let pass = Fill { group, affine: constants, clamp, map };
     with_vector!(level, pass.run(plane));
@@ -198,45 +193,44 @@ pub fn combine_plane(
 ) {
     struct Combine<'a> {
         group: GroupOf,
-        constants: [[f32; GROUP]; 3],
+        constants: [&'a [[f32; BLOCK]]; 3],
         gradient: &'a [f32],
         input: &'a [f32],
     }
     impl Combine<'_> {
         #[inline(always)]
         fn run<S: Simd, V: SimdFloat<S, Element = f32>>(&self, simd: S, plane: &mut [[f32; BLOCK]]) {
-            each_part!(self.part(simd, plane));
-        }
-
-        #[inline(always)]
-        fn part<S: Simd, V: SimdFloat<S, Element = f32>, const N: usize>(
-            &self,
-            simd: S,
-            [y, first]: [usize; 2],
-            plane: &mut [[f32; BLOCK]],
-        ) {
-            let [a, b, c]: [[V; N]; 3] = self.constants.each_ref().map(|values| vectors(simd, &values[first..]));
-            let (mut copy, mut other) = ([0.0; BLOCK], [0.0; BLOCK]);
-            for x in 0..self.group.size[1] {
-                let at = self.group.in_map([y, x], first, N * V::LEN);
-                let gradient = pixel(self.gradient, at, N * V::LEN, &mut copy);
-                let input = pixel(self.input, at, N * V::LEN, &mut other);
-                unroll!(v < N, 5, {
-                    let load = |pixel: &[f32]| V::from_slice(simd, &pixel[v * V::LEN..][..V::LEN]);
-                    let value = load(gradient).mul_add(a[v], load(input).mul_add(b[v], c[v]));
-                    let to = &mut plane[self.group.in_plane([y, x], first + v * V::LEN)];
-                    value.store_slice(&mut to[v * V::LEN % BLOCK..][..V::LEN]);
-                });
-            }
+            simd.vectorize(
+                #[inline(always)]
+                || {
+                    let load = loader::<S, V>(simd);
+                    let [a, b, c] = self.constants;
+                    let (mut copy, mut other) = ([0.0; BLOCK], [0.0; BLOCK]);
+                    self.group.each(
+                        #[inline(always)]
+                        |at| {
+                            let gradient = block_of(self.gradient, at, &mut copy);
+                            let input = block_of(self.input, at, &mut other);
+                            let (a, b, c) = (&a[at.block], &b[at.block], &c[at.block]);
+                            let to = &mut plane[at.plane];
+                            unroll!(v < BLOCK / V::LEN, 4, {
+                                let rest = load(input, v).mul_add(load(b, v), load(c, v));
+                                let value = load(gradient, v).mul_add(load(a, v), rest);
+                                value.store_slice(&mut to[v * V::LEN..][..V::LEN]);
+                            });
+                        },
+                    );
+                },
+            );
         }
     }
-    let pass = Combine { group, constants: constants.map(|values| group.constants(values)), gradient, input };
+    let pass = Combine { group, constants: constants.map(|values| group.blocks(values)), gradient, input };
     with_vector!(level, pass.run(plane));
 }
 
 /// Writes a plane back into a gradient's map, 0 where the affine of the input lies outside its clamp, and adds up what
-/// [`columns::mask`](super::columns::mask) does: returns the sums of the gradient, and of it times the input's distance
-/// from the center.
+/// [`columns::mask`](super::columns::mask) does: `sums` become those of the gradient, and of it times the input's
+/// distance from the center.
 ///
 /// # Panics
 ///
@@ -248,10 +242,11 @@ pub fn mask_plane(
     center: &[f32],
     (plane, input): (&[[f32; BLOCK]], &[f32]),
     gradient: &mut [f32],
-) -> [[f32; GROUP]; 2] {
+    sums: [&mut [[f32; BLOCK]]; 2],
+) {
     struct Mask<'a> {
         group: GroupOf,
-        constants: [[f32; GROUP]; 3],
+        constants: [&'a [[f32; BLOCK]]; 3],
         clamp: Clamp<f32>,
         plane: &'a [[f32; BLOCK]],
         input: &'a [f32],
@@ -261,95 +256,122 @@ pub fn mask_plane(
         fn run<S: Simd, V: SimdFloat<S, Element = f32>>(
             &self,
             simd: S,
-            (gradient, sums): (&mut [f32], &mut [[f32; GROUP]; 2]),
+            (gradient, [sum, spread]): (&mut [f32], [&mut [[f32; BLOCK]]; 2]),
         ) {
-            each_part!(self.part(simd, (&mut *gradient, &mut *sums)));
-        }
-
-        #[inline(always)]
-        fn part<S: Simd, V: SimdFloat<S, Element = f32>, const N: usize>(
-            &self,
-            simd: S,
-            [y, first]: [usize; 2],
-            (gradient, sums): (&mut [f32], &mut [[f32; GROUP]; 2]),
-        ) {
-            let (low, high) = (V::splat(simd, self.clamp.low), V::splat(simd, self.clamp.high));
-            let zero = V::splat(simd, 0.0);
-            let [scale, shift, center]: [[V; N]; 3] =
-                self.constants.each_ref().map(|values| vectors(simd, &values[first..]));
-            let [mut sum, mut spread]: [[V; N]; 2] = sums.each_ref().map(|values| vectors(simd, &values[first..]));
-            let (mut copy, mut made) = ([0.0; BLOCK], [0.0; BLOCK]);
-            for x in 0..self.group.size[1] {
-                let (at, count) = self.group.in_map([y, x], first, N * V::LEN);
-                let input = pixel(self.input, (at, count), N * V::LEN, &mut copy);
-                let whole = count == N * V::LEN;
-                let to = if whole { &mut gradient[at..][..N * V::LEN] } else { &mut made[..N * V::LEN] };
-                unroll!(v < N, 5, {
-                    let input = V::from_slice(simd, &input[v * V::LEN..][..V::LEN]);
-                    let plane = &self.plane[self.group.in_plane([y, x], first + v * V::LEN)];
-                    let plane = V::from_slice(simd, &plane[v * V::LEN % BLOCK..][..V::LEN]);
-                    let value = input.mul_add(scale[v], shift[v]);
-                    let passed = (value.simd_gt(low) & value.simd_lt(high)).select(plane, zero);
-                    sum[v] += passed;
-                    spread[v] = passed.mul_add(input - center[v], spread[v]);
-                    passed.store_slice(&mut to[v * V::LEN..][..V::LEN]);
-                });
-                if !whole {
-                    gradient[at..][..count].copy_from_slice(&made[..count]);
-                }
-            }
-            unroll!(v < N, 5, {
-                sum[v].store_slice(&mut sums[0][first + v * V::LEN..][..V::LEN]);
-                spread[v].store_slice(&mut sums[1][first + v * V::LEN..][..V::LEN]);
-            });
+            simd.vectorize(
+                #[inline(always)]
+                || {
+                    let load = loader::<S, V>(simd);
+                    let (low, high) = (V::splat(simd, self.clamp.low), V::splat(simd, self.clamp.high));
+                    let zero = V::splat(simd, 0.0);
+                    let [scale, shift, center] = self.constants;
+                    let mut copy = [0.0; BLOCK];
+                    self.group.each(
+                        #[inline(always)]
+                        |at| {
+                            let input = block_of(self.input, at, &mut copy);
+                            let plane = &self.plane[at.plane];
+                            let (scale, shift, center) = (&scale[at.block], &shift[at.block], &center[at.block]);
+                            let (sum, spread) = (&mut sum[at.block], &mut spread[at.block]);
+                            put_block(
+                                gradient,
+                                at,
+                                #[inline(always)]
+                                |to| {
+                                    unroll!(v < BLOCK / V::LEN, 4, {
+                                        let lanes = v * V::LEN..(v + 1) * V::LEN;
+                                        let input = load(input, v);
+                                        let value = input.mul_add(load(scale, v), load(shift, v));
+                                        let inside = value.simd_gt(low) & value.simd_lt(high);
+                                        let passed = inside.select(load(plane, v), zero);
+                                        let distance = input - load(center, v);
+                                        (load(sum, v) + passed).store_slice(&mut sum[lanes.clone()]);
+                                        passed
+                                            .mul_add(distance, load(spread, v))
+                                            .store_slice(&mut spread[lanes.clone()]);
+                                        passed.store_slice(&mut to[lanes]);
+                                    });
+                                },
+                            );
+                        },
+                    );
+                },
+            );
         }
     }
-    let constants = [affine.scale, affine.shift, center].map(|values| group.constants(values));
+    let constants = [affine.scale, affine.shift, center].map(|values| group.blocks(values));
     let pass = Mask { group, constants, clamp: affine.clamp, plane, input };
-    let mut sums = [[0.0; GROUP]; 2];
-    with_vector!(level, pass.run((gradient, &mut sums)));
+    let [sum, spread] = sums.map(|values| zeros(group, values));
+    with_vector!(level, pass.run((gradient, [sum, spread])));
+}
+
+/// The group's blocks of sums, of nothing yet.
+fn zeros(group: GroupOf, sums: &mut [[f32; BLOCK]]) -> &mut [[f32; BLOCK]] {
+    let sums = &mut sums[..group.lanes.div_ceil(BLOCK)];
+    sums.fill([0.0; BLOCK]);
     sums
 }
 
-/// Writes a plane back into a map.
+/// Writes a plane back into a map; `moments` become its pixels', as [`columns::moments`](super::columns::moments) has
+/// them.
 ///
 /// # Panics
 ///
 /// As [`fill_plane`].
-pub fn spread_plane(level: SimdLevel, group: GroupOf, plane: &[[f32; BLOCK]], map: &mut [f32]) {
+pub fn spread_plane(
+    level: SimdLevel,
+    group: GroupOf,
+    plane: &[[f32; BLOCK]],
+    map: &mut [f32],
+    moments: [&mut [[f32; BLOCK]]; 2],
+) {
     struct Spread<'a> {
         group: GroupOf,
         plane: &'a [[f32; BLOCK]],
     }
     impl Spread<'_> {
         #[inline(always)]
-        fn run<S: Simd, V: SimdFloat<S, Element = f32>>(&self, simd: S, map: &mut [f32]) {
-            each_part!(self.part(simd, map));
-        }
-
-        #[inline(always)]
-        fn part<S: Simd, V: SimdFloat<S, Element = f32>, const N: usize>(
+        fn run<S: Simd, V: SimdFloat<S, Element = f32>>(
             &self,
             simd: S,
-            [y, first]: [usize; 2],
-            map: &mut [f32],
+            (map, [sum, squares]): (&mut [f32], [&mut [[f32; BLOCK]]; 2]),
         ) {
-            for x in 0..self.group.size[1] {
-                let (at, count) = self.group.in_map([y, x], first, N * V::LEN);
-                if count < N * V::LEN {
-                    let from = &self.plane[self.group.in_plane([y, x], first)];
-                    map[at..][..count].copy_from_slice(&from[..count]);
-                    continue;
-                }
-                let to = &mut map[at..][..N * V::LEN];
-                unroll!(v < N, 5, {
-                    let from = &self.plane[self.group.in_plane([y, x], first + v * V::LEN)];
-                    let value = V::from_slice(simd, &from[v * V::LEN % BLOCK..][..V::LEN]);
-                    value.store_slice(&mut to[v * V::LEN..][..V::LEN]);
-                });
-            }
+            simd.vectorize(
+                #[inline(always)]
+                || {
+                    let load = loader::<S, V>(simd);
+                    self.group.each(
+                        #[inline(always)]
+                        |at| {
+                            let (from, first) = (&self.plane[at.plane], &self.plane[at.block * self.group.block]);
+                            let (sum, squares) = (&mut sum[at.block], &mut squares[at.block]);
+                            put_block(
+                                map,
+                                at,
+                                #[inline(always)]
+                                |to| {
+                                    unroll!(v < BLOCK / V::LEN, 4, {
+                                        let lanes = v * V::LEN..(v + 1) * V::LEN;
+                                        let value = load(from, v);
+                                        let distance = value - load(first, v);
+                                        (load(sum, v) + distance).store_slice(&mut sum[lanes.clone()]);
+                                        distance
+                                            .mul_add(distance, load(squares, v))
+                                            .store_slice(&mut squares[lanes.clone()]);
+                                        value.store_slice(&mut to[lanes]);
+                                    });
+                                },
+                            );
+                        },
+                    );
+                },
+            );
         }
     }
     let pass = Spread { group, plane };
-    with_vector!(level, pass.run(map));
+    let [mean, squares] = moments.map(|values| zeros(group, values));
+    with_vector!(level, pass.run((map, [&mut *mean, &mut *squares])));
+    for (plane, (mean, squares)) in plane.chunks(group.block).zip(mean.iter_mut().zip(squares)) {
+        around_mean(group.size[0] * group.size[1], &plane[0], mean, squares);
+    }
 }

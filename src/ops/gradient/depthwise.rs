@@ -62,7 +62,7 @@ pub fn depthwise_forward<T: Element>(
         && let (Some(map), Some(weight), Some(output)) =
             (T::as_f32(input.map.as_slice()), T::as_f32(weight), T::as_f32_mut(output.as_mut_slice()))
     {
-        let affine = input.affine.map(in_f32);
+        let affine = input.affine.map(affine_in_blocks);
         let forward = Forward { geometry, channels: inputs, affine, weight, bias: bias.and_then(T::as_f32), runtime };
         forward.run(map, output, moments);
         return Ok(());
@@ -81,13 +81,23 @@ pub fn depthwise_forward<T: Element>(
     Ok(())
 }
 
-fn in_f32<T: Element>(affine: &Affine<T>) -> Affine<f32> {
-    let values = |values: &Vec<T>| T::as_f32(values).expect("f32 as the map").to_vec();
-    let limit = |value: T| T::as_f32(&[value]).expect("f32 as the map")[0];
+fn f32s<T: Element>(values: &[T]) -> &[f32] {
+    T::as_f32(values).expect("f32 as the map")
+}
+
+/// Per-channel values in whole blocks.
+fn in_blocks<T: Element>(values: &[T]) -> Vec<f32> {
+    let mut blocks = f32s(values).to_vec();
+    blocks.resize(values.len().next_multiple_of(BLOCK), 0.0);
+    blocks
+}
+
+fn affine_in_blocks<T: Element>(affine: &Affine<T>) -> Affine<f32> {
+    let limit = |value: T| f32s(&[value])[0];
     Affine {
-        scale: values(&affine.scale),
-        shift: values(&affine.shift),
-        center: values(&affine.center),
+        scale: in_blocks(&affine.scale),
+        shift: in_blocks(&affine.shift),
+        center: in_blocks(&affine.center),
         clamp: Clamp { low: limit(affine.clamp.low), high: limit(affine.clamp.high) },
     }
 }
@@ -102,11 +112,12 @@ struct Forward<'a> {
     runtime: &'a Runtime,
 }
 
-/// The input of a strip, with the padding's zeros, and its output.
+/// The input of a strip, with the padding's zeros, its output, and the moments of that.
 #[derive(Default)]
 struct ForwardScratch {
     input: Band,
     output: Vec<[f32; BLOCK]>,
+    moments: [Vec<[f32; BLOCK]>; 2],
 }
 
 /// Room for the input of a strip.
@@ -154,12 +165,13 @@ impl Forward<'_> {
     ) {
         let (g, channels, level) = (self.geometry, self.channels, self.runtime.simd_level());
         let affine = self.affine.as_ref().map(Affine::lend);
-        let ForwardScratch { input, output: made } = scratch;
+        let ForwardScratch { input, output: made, moments } = scratch;
         let most = strips(g, channels).next().unwrap_or_default();
         let blocks = group_blocks(channels);
         input.start(input_band(g, blocks, &most));
         let block_len = most.len() * g.output[1];
         let made = at_least(made, blocks * block_len);
+        let [mean, squares] = moments.each_mut().map(|values| at_least(values, blocks));
         for (first, lanes) in groups(channels) {
             input.restart();
             let of_map = GroupOf { size: g.input, channels, first, lanes, row: 0, block: 0 };
@@ -183,19 +195,16 @@ impl Forward<'_> {
                     let made = &mut made.as_flattened_mut()[..size[0] * size[1] * BLOCK];
                     let mut result = PixelsMut::strided(made, size, BLOCK, strides);
                     kernels::depthwise_in_place(level, &part_geometry, &weights, rows, Clamp::none(), 0, &mut result);
-                    if let Some(part) = &mut part {
-                        let mut of_block = [[0.0; BLOCK]; 2];
-                        let [mean, squares] = &mut of_block;
-                        columns::moments(level, made, mean, squares);
-                        let part = &mut part[index * 2 * channels..][..2 * channels];
-                        let (first, lanes) = (first + block * BLOCK, BLOCK.min(lanes - block * BLOCK));
-                        for (to, from) in part.chunks_exact_mut(channels).zip(&of_block) {
-                            to[first..][..lanes].copy_from_slice(&from[..lanes]);
-                        }
-                    }
                 }
                 let group = GroupOf { size, row: size[1], block: block_len, ..of_map };
-                kernels::spread_plane(level, group, made, &mut output[strip.start * g.output[1] * channels..]);
+                let output = &mut output[strip.start * g.output[1] * channels..];
+                kernels::spread_plane(level, group, made, output, [&mut *mean, &mut *squares]);
+                if let Some(part) = &mut part {
+                    let part = &mut part[index * 2 * channels..][..2 * channels];
+                    for (to, from) in part.chunks_exact_mut(channels).zip([&*mean, &*squares]) {
+                        to[first..][..lanes].copy_from_slice(&from.as_flattened()[..lanes]);
+                    }
+                }
             }
         }
     }
@@ -263,16 +272,14 @@ struct Planes<'a> {
     input: &'a [f32],
     affine: Option<Affine<f32>>,
     d_output: &'a [f32],
-    through: Option<(&'a [f32], [&'a [f32]; 3])>,
+    /// As [`LazyGradient::through`], with constants in whole blocks.
+    through: Option<(&'a [f32], [Vec<f32>; 3])>,
     /// In blocks: the taps of each.
     weight: Vec<[f32; BLOCK]>,
     runtime: &'a Runtime,
 }
 
 fn planes_backward<T: Element>(g: &Conv2dGeometry, work: Backward<'_, T>, runtime: &Runtime) -> Option<GradientSums> {
-    fn f32s<T: Element>(values: &[T]) -> &[f32] {
-        T::as_f32(values).expect("f32 as the weight")
-    }
     let Backward { input, d_output, weight, d_weight, d_bias, d_input } = work;
     let channels = input.map.shape()[3];
     let mut blocked = Vec::with_capacity(g.taps() * channels.div_ceil(BLOCK));
@@ -289,9 +296,9 @@ fn planes_backward<T: Element>(g: &Conv2dGeometry, work: Backward<'_, T>, runtim
         geometry: g,
         channels,
         input: f32s(input.map.as_slice()),
-        affine: input.affine.map(in_f32),
+        affine: input.affine.map(affine_in_blocks),
         d_output: f32s(map.as_slice()),
-        through: through.map(|(map, constants)| (f32s(map.as_slice()), constants.map(f32s))),
+        through: through.map(|(map, constants)| (f32s(map.as_slice()), constants.map(in_blocks))),
         weight: blocked,
         runtime,
     };
@@ -314,13 +321,14 @@ fn planes_backward<T: Element>(g: &Conv2dGeometry, work: Backward<'_, T>, runtim
     gather(parts, [channels, pitch], affine, d_weight, d_bias)
 }
 
-/// Of a strip: the input and the gradient of the output, with the padding's zeros; the gradient of the input, and each
-/// block's of the weight.
+/// Of a strip: the input and the gradient of the output, with the padding's zeros; the gradient of the input and its sums,
+/// and each block's of the weight.
 #[derive(Default)]
 struct BackwardScratch {
     input: Band,
     d_output: Band,
     d_input: Vec<[f32; BLOCK]>,
+    sums: [Vec<[f32; BLOCK]>; 2],
     d_weight: Vec<[f32; BLOCK]>,
 }
 
@@ -412,8 +420,9 @@ impl Planes<'_> {
         }
         let geometry = strip_geometry(g, strip, &finished);
         let (block_len, blocks) = (geometry.input_pixels(), group.lanes.div_ceil(BLOCK));
-        let BackwardScratch { d_output, d_input: plane, .. } = scratch;
+        let BackwardScratch { d_output, d_input: plane, sums: of_strip, .. } = scratch;
         let plane = at_least(plane, blocks * block_len);
+        let [first, second] = of_strip.each_mut().map(|values| at_least(values, blocks));
         for (block, plane) in plane.chunks_exact_mut(block_len).enumerate() {
             let weight = &self.weight[(group.first / BLOCK + block) * g.taps()..][..g.taps()];
             kernels::depthwise_input_gradient(level, &geometry, d_output.plane(block, halo(g)), weight, plane);
@@ -422,20 +431,22 @@ impl Planes<'_> {
         let start = finished.start * g.input[1] * self.channels;
         let d_input = &mut d_input[start..];
         let Some(affine) = &self.affine else {
-            kernels::spread_plane(level, group, plane, d_input);
+            kernels::spread_plane(level, group, plane, d_input, [first, second]);
             return;
         };
         let input = &self.input[image * g.input_pixels() * self.channels + start..];
-        let part = kernels::mask_plane(level, group, affine.lend(), &affine.center, (plane, input), d_input);
-        sums.add(group.first, part.each_ref().map(|values| &values[..group.lanes]));
+        let part = [&mut *first, &mut *second];
+        kernels::mask_plane(level, group, affine.lend(), &affine.center, (plane, input), d_input, part);
+        sums.add(group.first, [&*first, &*second].map(|values| &values.as_flattened()[..group.lanes]));
     }
 
     fn fill_gradient(&self, image: usize, group: GroupOf, rows: Range<usize>, plane: &mut [[f32; BLOCK]]) {
         let (g, level) = (self.geometry, self.runtime.simd_level());
         let start = (image * g.output[0] + rows.start) * g.output[1] * self.channels;
         let gradient = &self.d_output[start..];
-        match self.through {
+        match &self.through {
             Some((input, constants)) => {
+                let constants = constants.each_ref().map(Vec::as_slice);
                 kernels::combine_plane(level, group, constants, [gradient, &input[start..]], plane);
             }
             None => kernels::fill_plane(level, group, None, gradient, plane),

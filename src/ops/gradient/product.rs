@@ -13,6 +13,9 @@ use crate::{Element, Runtime};
 /// Elements of a weight that are worth packing on all threads: the copy of 128 KiB takes as long as to wake one.
 const LARGE: usize = 32 * 1024;
 
+/// Panels that a thread packs together: on each page of memory that it visits, half a kilobyte or more.
+const TOGETHER: usize = 8;
+
 /// Memory of packed weights.
 #[derive(Default)]
 struct Packed(Vec<f32>);
@@ -31,31 +34,39 @@ impl<'a, T: Element> Product<'a, T> {
         let pixels = T::as_f32(weight).map(|weight| Pixels::dense(weight, [1, size[0]], size[1]));
         let view = ArrayView2::from_shape(size, weight).expect("the weight's size");
         let bias_f32 = bias.and_then(T::as_f32);
-        Self::pack(view, bias, runtime, pixels.map(|weight| move |panel: Panel<'_>| panel.pack(weight, bias_f32)))
+        Self::pack(
+            view,
+            bias,
+            runtime,
+            pixels.map(|weight| move |panels: &mut [Panel<'_>]| Panel::pack(panels, weight, bias_f32)),
+        )
     }
 
     /// Of a weight `[N, K]`.
     pub(super) fn transposed(weight: &'a [T], size: [usize; 2], runtime: &'a Runtime) -> Self {
         let pixels = T::as_f32(weight).map(|weight| Pixels::dense(weight, [1, size[0]], size[1]));
         let view = ArrayView2::from_shape(size, weight).expect("the weight's size").reversed_axes();
-        Self::pack(view, None, runtime, pixels.map(|weight| move |panel: Panel<'_>| panel.pack_transposed(weight)))
+        let pack = pixels.map(|weight| {
+            move |panels: &mut [Panel<'_>]| panels.iter_mut().for_each(|panel| panel.pack_transposed(weight))
+        });
+        Self::pack(view, None, runtime, pack)
     }
 
     fn pack(
         weight: ArrayView2<'a, T>,
         bias: Option<&'a [T]>,
         runtime: &'a Runtime,
-        pack: Option<impl Fn(Panel<'_>) + Sync + Send>,
+        pack: Option<impl Fn(&mut [Panel<'_>]) + Sync + Send>,
     ) -> Self {
         let ([inputs, outputs], level) = ([weight.nrows(), weight.ncols()], runtime.simd_level());
         let mut packed = runtime.scratch::<Packed>();
         if let Some(pack) = pack {
             let packed = at_least(&mut packed.0, PackedWeights::len(level, inputs, outputs));
-            let panels = PackedWeights::panels_mut(level, inputs, outputs, packed);
+            let mut panels: Vec<_> = PackedWeights::panels_mut(level, inputs, outputs, packed).collect();
             if weight.len() < LARGE {
-                panels.for_each(pack);
+                pack(&mut panels);
             } else {
-                runtime.for_each(panels.collect(), |(): &mut (), panel| pack(panel));
+                runtime.for_each(panels.chunks_mut(TOGETHER).collect(), |(): &mut (), panels| pack(panels));
             }
         }
         Self { level, weight, bias, packed }
@@ -63,6 +74,9 @@ impl<'a, T: Element> Product<'a, T> {
 
     /// `output[m, n] = bias[n] + sum over k of input[m, k] * weight[k, n]`, for inputs `pitch` elements apart.
     pub(super) fn rows(&self, input: &[T], pitch: usize, output: &mut [T]) {
+        // Brings the output into the cache in order. The product writes a panel of each row at a time, and would wait
+        // for memory line by line: wide outputs of large maps took up to 1.7 times as long.
+        output.fill(T::zero());
         let [inputs, outputs] = [self.weight.nrows(), self.weight.ncols()];
         let count = output.len() / outputs;
         if let (Some(input), Some(output)) = (T::as_f32(input), T::as_f32_mut(output)) {
