@@ -160,15 +160,19 @@ fn tile<S: Simd, V: SimdFloat<S, Element = f32>, const ROWS: usize, const VECTOR
     (sums, width): (&mut [f32], usize),
 ) {
     let mut tile = [[V::splat(simd, 0.0); VECTORS]; ROWS];
-    let inputs = input.data[first..].chunks(input.pitch());
-    for (input, gradient) in inputs.zip(gradient.chunks(pitch)).take(input.count()) {
-        let (input, gradient) = (&input[..ROWS], &gradient[..VECTORS * V::LEN]);
+    let Some(last) = input.count().checked_sub(1) else { return };
+    let (mut inputs, input_pitch) = (&input.data[first..][..last * input.pitch() + ROWS], input.pitch());
+    let (mut gradients, lanes) = (&gradient[..last * pitch + VECTORS * V::LEN], VECTORS * V::LEN);
+    // Slices that end with the last pixel: fewer instructions beside the multiply-adds than with chunks.
+    while let (Some(input), Some(gradient)) = (inputs.get(..ROWS), gradients.get(..lanes)) {
         let mut vectors = [tile[0][0]; VECTORS];
         unroll!(v < VECTORS, 3, { vectors[v] = V::from_slice(simd, &gradient[v * V::LEN..][..V::LEN]) });
         unroll!(r < ROWS, 14, {
             let value = V::splat(simd, input[r]);
             unroll!(v < VECTORS, 3, { tile[r][v] = value.mul_add(vectors[v], tile[r][v]) });
         });
+        let (Some(next), Some(next_gradient)) = (inputs.get(input_pitch..), gradients.get(pitch..)) else { break };
+        (inputs, gradients) = (next, next_gradient);
     }
     unroll!(r < ROWS, 14, {
         let sums = &mut sums[r * width..][..VECTORS * V::LEN];
