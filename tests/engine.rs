@@ -10,7 +10,7 @@ use std::sync::LazyLock;
 
 use common::{levels, values};
 use mobilenet::check::{Tolerance, compare};
-use mobilenet::engine::{CompileOptions, Engine, Filter, Graph, Value};
+use mobilenet::engine::{CompileOptions, Engine, Filter, FilterWeights, Graph, Value};
 use mobilenet::layers::{
     Activation, BatchNorm2d, Conv2d, ConvBnRelu, DepthwiseConv2d, DepthwiseSeparable, Dropout, Flatten,
     GlobalAveragePool, GlobalMaxPool, Initializer, InvertedResidual, Layer, Linear, Relu, Relu6, Role, Sequential,
@@ -1110,7 +1110,7 @@ impl Layer<f32> for LateShortcut {
         let residual = shortcut.lower(graph, name, input)?;
         let weights = || {
             let (weight, bias) = project.folded();
-            [weight.into(), bias.into()]
+            FilterWeights { weight: weight.into(), scale: None, bias: bias.into() }
         };
         let filter = Filter {
             window: *project.window(),

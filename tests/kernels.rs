@@ -658,3 +658,54 @@ proptest! {
         }
     }
 }
+
+/// Whatever a level's layout is, which every machine can pack: weights scaled before or after, and packed from their
+/// transpose, come out the same to the last bit.
+#[test]
+fn packed_weights_are_scaled_and_transposed_exactly() {
+    let levels = [SimdLevel::Scalar, SimdLevel::Sse2, SimdLevel::Avx2, SimdLevel::Avx512, SimdLevel::Neon];
+    let sizes = [1, 2, 5, 31, 32, 33, 70].into_iter().flat_map(|inputs| CHANNELS.map(|outputs| [inputs, outputs]));
+    for (level, [inputs, outputs]) in sizes.flat_map(|size| levels.map(|level| (level, size))) {
+        let (weight, bias, factors) =
+            (values("weight", inputs * outputs), values("bias", outputs), values("factors", outputs));
+        let scaled: Vec<f32> = weight.iter().enumerate().map(|(i, weight)| weight * factors[i % outputs]).collect();
+        let what = format!("{level} {inputs} -> {outputs}");
+        for blocked in [false, true] {
+            let pack = |weight: &[f32], bias: Option<&[f32]>| {
+                let weight = Pixels::dense(weight, [1, inputs], outputs);
+                let mut packed = vec![GAP; PackedWeights::len(level, inputs, outputs)];
+                let _ = if blocked {
+                    PackedWeights::pack_blocked(level, weight, bias, &mut packed)
+                } else {
+                    PackedWeights::pack(level, weight, bias, &mut packed)
+                };
+                packed
+            };
+            let mut packed = pack(&weight, Some(&bias));
+            PackedWeights::scale(level, blocked, inputs, &factors, &mut packed);
+            assert!(packed == pack(&scaled, Some(&bias)), "{what} {blocked}");
+            if !blocked {
+                let transposed: Vec<f32> =
+                    (0..inputs * outputs).map(|i| weight[i % inputs * outputs + i / inputs]).collect();
+                let mut packed = vec![GAP; packed.len()];
+                for mut panel in PackedWeights::panels_mut(level, inputs, outputs, &mut packed) {
+                    panel.pack_transposed(Pixels::dense(&transposed, [1, outputs], inputs));
+                }
+                assert!(packed == pack(&weight, None), "{what} transposed");
+            }
+        }
+    }
+    for (taps, channels) in [(9, 16), (9, 40), (25, 7), (1, 33)] {
+        let (weight, bias, factors) =
+            (values("weight", taps * channels), values("bias", channels), values("factors", channels));
+        let scaled: Vec<f32> = weight.iter().enumerate().map(|(i, weight)| weight * factors[i % channels]).collect();
+        let pack = |weight: &[f32]| {
+            let mut packed = vec![GAP; PackedDepthwise::len(taps, channels)];
+            let _ = PackedDepthwise::pack_blocked(taps, channels, weight, Some(&bias), &mut packed);
+            packed
+        };
+        let mut packed = pack(&weight);
+        PackedDepthwise::scale_blocked(taps, &factors, &mut packed);
+        assert!(packed == pack(&scaled), "{taps} taps of {channels}");
+    }
+}

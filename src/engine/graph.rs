@@ -70,11 +70,22 @@ pub struct Filter<'a> {
     pub channels: [usize; 2],
     /// Groups that channels are split into; as many as input channels, and more than one, is depthwise.
     pub groups: usize,
-    /// Gives the weight, `[KH, KW, I / groups, O]` or depthwise `[KH, KW, I, O / I]`, and the bias `[O]`, with batch
-    /// normalisation folded.
-    pub weights: Box<dyn Fn() -> [Cow<'a, [f32]>; 2] + 'a>,
+    /// Gives the weights.
+    pub weights: Box<dyn Fn() -> FilterWeights<'a> + 'a>,
     /// The range of the outputs.
     pub clamp: Clamp<f32>,
+}
+
+/// What a [`Filter`] multiplies with and adds.
+#[derive(Clone, Debug)]
+pub struct FilterWeights<'a> {
+    /// `[KH, KW, I / groups, O]`, or depthwise `[KH, KW, I, O / I]`.
+    pub weight: Cow<'a, [f32]>,
+    /// `[O]`: a factor for the weights of each output, of a normalisation that is folded in. Applied where the weights
+    /// are packed, so that no scaled copy of them is made.
+    pub scale: Option<Cow<'a, [f32]>>,
+    /// `[O]`.
+    pub bias: Cow<'a, [f32]>,
 }
 
 impl fmt::Debug for Filter<'_> {

@@ -17,7 +17,7 @@ mod profile;
 mod report;
 mod step;
 
-pub use graph::{Filter, Graph, Value};
+pub use graph::{Filter, FilterWeights, Graph, Value};
 #[cfg(feature = "std")]
 pub use profile::{Profile, ProfileRow};
 pub use report::{PlanRow, PlanTable};

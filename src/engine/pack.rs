@@ -1,10 +1,9 @@
 //! Packing of weights: all in one block of memory, in the order of their use, one operator after another.
 
-use alloc::borrow::Cow;
 use alloc::vec::Vec;
 use core::ops::Range;
 
-use super::graph::{Convolution, Graph, Operator};
+use super::graph::{Convolution, FilterWeights, Graph, Operator};
 use super::memory::Memory;
 use super::step::Packed;
 use crate::kernels::{BLOCK, PackedDepthwise, PackedWeights, Pixels, SimdLevel};
@@ -78,45 +77,58 @@ impl Jobs {
     ///
     /// If an operator's weights are not as many as it said.
     pub(super) fn run(&mut self, level: SimdLevel, graph: &Graph<'_>) -> Result<Memory> {
-        let mut weights = Memory::new(self.len);
-        let store = weights.as_mut_slice();
+        let mut memory = Memory::new(self.len);
+        let store = memory.as_mut_slice();
         self.list.sort_by_key(|job| job.node);
         for jobs in self.list.chunk_by(|a, b| a.node == b.node) {
             let Operator::Convolution(c) = &graph.nodes[jobs[0].node].operator else { continue };
-            let [mut weight, mut bias] = weights_of(c)?;
+            let mut weights = weights_of(c)?;
             let norm = self.norms.iter().find(|[node, _]| *node == jobs[0].node).map(|&[_, norm]| norm);
             if let Some(norm) = norm
                 && let Operator::Convolution(norm) = &graph.nodes[norm].operator
             {
-                let [scale, shift] = weights_of(norm)?;
-                for weights in weight.to_mut().chunks_exact_mut(scale.len()) {
-                    weights.iter_mut().zip(&*scale).for_each(|(weight, scale)| *weight *= scale);
-                }
-                for ((bias, scale), shift) in bias.to_mut().iter_mut().zip(&*scale).zip(&*shift) {
-                    *bias = *bias * scale + shift;
-                }
+                scale_and_shift(&mut weights, &weights_of(norm)?);
             }
             for job in jobs {
                 let store = &mut store[job.packed.start..][..job.len];
-                job.pack(level, c, [&weight, &bias], store);
+                job.pack(level, c, &weights, store);
                 flush(store);
             }
         }
-        Ok(weights)
+        Ok(memory)
     }
 }
 
-/// An operator's weight and bias.
-fn weights_of<'a>(c: &Convolution<'a>) -> Result<[Cow<'a, [f32]>; 2]> {
-    let [weight, bias] = (c.filter.weights)();
+/// An operator's weights.
+fn weights_of<'a>(c: &Convolution<'a>) -> Result<FilterWeights<'a>> {
+    let weights = (c.filter.weights)();
     let [inputs, outputs] = c.filter.channels;
     let len = c.geometry.taps() * (inputs / c.filter.groups) * outputs;
-    for (argument, found, expected) in [("weight", weight.len(), len), ("bias", bias.len(), outputs)] {
+    let scale = weights.scale.as_ref().map_or(outputs, |scale| scale.len());
+    for (argument, found, expected) in
+        [("weight", weights.weight.len(), len), ("scale", scale, outputs), ("bias", weights.bias.len(), outputs)]
+    {
         if found != expected {
             return Err(Error::shape("compile", argument, &[found], format_args!("{expected} elements")));
         }
     }
-    Ok([weight, bias])
+    Ok(weights)
+}
+
+/// Folds a normalisation after a convolution into its weights.
+fn scale_and_shift(weights: &mut FilterWeights<'_>, norm: &FilterWeights<'_>) {
+    let mut factors = norm.weight.to_vec();
+    let multiply = |factors: &mut [f32], by: &[f32]| factors.iter_mut().zip(by).for_each(|(to, by)| *to *= by);
+    if let Some(scale) = &norm.scale {
+        multiply(&mut factors, scale);
+    }
+    let bias = weights.bias.to_mut();
+    multiply(bias, &factors);
+    bias.iter_mut().zip(&*norm.bias).for_each(|(bias, shift)| *bias += shift);
+    if let Some(scale) = &weights.scale {
+        multiply(&mut factors, scale);
+    }
+    weights.scale = Some(factors.into());
 }
 
 /// Subnormal values become 0: channels that died in training leave them, and CPUs multiply them many times slower
@@ -130,11 +142,13 @@ fn flush(values: &mut [f32]) {
 }
 
 impl Job {
-    fn pack(&self, level: SimdLevel, c: &Convolution<'_>, [weight, bias]: [&[f32]; 2], store: &mut [f32]) {
+    fn pack(&self, level: SimdLevel, c: &Convolution<'_>, weights: &FilterWeights<'_>, store: &mut [f32]) {
         let Packed { inputs, outputs, .. } = self.packed;
         let all = c.filter.channels[1];
         let [input, output] = self.first;
+        let FilterWeights { weight, scale, bias } = weights;
         let bias = &bias[output..][..outputs];
+        let scale = scale.as_ref().map(|scale| &scale[output..][..outputs]);
         match self.packing {
             Packing::Panels { blocked } => {
                 let weight = Pixels::new(&weight[input * all + output..], [1, inputs], outputs, all);
@@ -144,16 +158,25 @@ impl Job {
                 } else {
                     PackedWeights::pack(level, weight, bias, store)
                 };
+                if let Some(scale) = scale {
+                    PackedWeights::scale(level, blocked, inputs, scale, store);
+                }
             }
             Packing::Depthwise => {
                 debug_assert_eq!(self.first, [0, 0], "depthwise weights are packed whole");
                 let _ = PackedDepthwise::pack_blocked(c.geometry.taps(), outputs, weight, Some(bias), store);
+                if let Some(scale) = scale {
+                    PackedDepthwise::scale_blocked(c.geometry.taps(), scale, store);
+                }
             }
             Packing::Plain => {
                 debug_assert_eq!(input, 0, "all inputs are packed");
                 store[..outputs].copy_from_slice(bias);
                 for (to, from) in store[outputs..].chunks_exact_mut(outputs).zip(weight.chunks_exact(all)) {
                     to.copy_from_slice(&from[output..][..outputs]);
+                    if let Some(scale) = scale {
+                        to.iter_mut().zip(scale).for_each(|(to, scale)| *to *= scale);
+                    }
                 }
             }
         }

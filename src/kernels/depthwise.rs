@@ -108,6 +108,21 @@ impl<'a> PackedDepthwise<'a> {
         Self { taps, channels, blocked, packed }
     }
 
+    /// Multiplies the taps of each channel by its factor, but not its bias, once [`PackedDepthwise::pack_blocked`] has
+    /// packed them.
+    ///
+    /// # Panics
+    ///
+    /// If `packed` is shorter than [`PackedDepthwise::len`].
+    pub fn scale_blocked(taps: usize, factors: &[f32], packed: &mut [f32]) {
+        let packed = &mut packed[..Self::len(taps, factors.len())];
+        for (factors, block) in factors.chunks(BLOCK).zip(packed.chunks_exact_mut((taps + 1) * BLOCK)) {
+            for row in block.chunks_exact_mut(BLOCK).skip(1) {
+                row.iter_mut().zip(factors).for_each(|(weight, factor)| *weight *= factor);
+            }
+        }
+    }
+
     /// Weights that [`PackedDepthwise::pack`] packed before, for the same sizes.
     ///
     /// # Panics

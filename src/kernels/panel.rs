@@ -6,7 +6,7 @@
 
 use core::ops::Range;
 
-use super::{Pixels, SimdLevel};
+use super::{BLOCK, Pixels, SimdLevel};
 
 /// Output channels of a half panel.
 pub(super) const HALF: usize = 8;
@@ -160,6 +160,24 @@ impl Panel<'_> {
             16 => all.for_each(|(to, from)| pack_row::<16>(&first[..vectors], from, panels.outputs, to)),
             8 => all.for_each(|(to, from)| pack_row::<8>(&first[..vectors], from, panels.outputs, to)),
             _ => all.for_each(|(to, from)| pack_row::<4>(&first[..vectors], from, panels.outputs, to)),
+        }
+    }
+
+    /// Multiplies each output's weights, but not its bias, by its factor.
+    pub(super) fn scale(&mut self, factors: &[f32]) {
+        let Self { panels, vector, vectors, ref mut packed, .. } = *self;
+        let mut row = [0.0; 3 * BLOCK];
+        let width = if vectors == 0 { QUAD * HALF } else { vectors * panels.lanes };
+        let row = &mut row[..width];
+        let first = [0, 1, 2].map(|v| panels.channel(vector + v));
+        match (vectors, panels.lanes) {
+            (0, _) => fill_half(panels, row, [Some(factors); QUAD]),
+            (_, 16) => pack_row::<16>(&first[..vectors], Some(factors), panels.outputs, row),
+            (_, 8) => pack_row::<8>(&first[..vectors], Some(factors), panels.outputs, row),
+            _ => pack_row::<4>(&first[..vectors], Some(factors), panels.outputs, row),
+        }
+        for weights in packed[width..].chunks_exact_mut(width) {
+            weights.iter_mut().zip(&*row).for_each(|(weight, factor)| *weight *= factor);
         }
     }
 

@@ -77,6 +77,16 @@ impl<'a> PackedWeights<'a> {
         Self { level, inputs, outputs, blocked, packed, far: 0 }
     }
 
+    /// Multiplies the weights of each output by its factor, but not its bias, once they are packed.
+    ///
+    /// # Panics
+    ///
+    /// If `packed` is shorter than [`PackedWeights::len`].
+    pub fn scale(level: SimdLevel, blocked: bool, inputs: usize, factors: &[f32], packed: &mut [f32]) {
+        let packed = &mut packed[..Self::len(level, inputs, factors.len())];
+        Panels::of(level, factors.len(), blocked).parts(inputs, packed).for_each(|mut panel| panel.scale(factors));
+    }
+
     /// The panels that [`PackedWeights::pack`] fills, for several threads.
     ///
     /// # Panics

@@ -8,7 +8,7 @@ use core::marker::PhantomData;
 
 use super::filter::{Filter, FilterOptions};
 use super::{Activation, Gradient, Initializer, Layer, Parameter, Role, Signal, Tape, dotted, rounded, trains};
-use crate::engine::{Graph, Value};
+use crate::engine::{FilterWeights, Graph, Value};
 use crate::ops::Epilogue;
 use crate::{Element, Padding, Result, Runtime, Shape, Tensor, Window};
 
@@ -90,7 +90,8 @@ impl<T: Element> Layer<T> for Conv2d<T> {
     fn lower<'a>(&'a self, graph: &mut Graph<'a>, name: &str, input: Value) -> Result<Value> {
         let weights = || {
             let zeros = || vec![0.0; self.filter.out_channels].into();
-            [rounded(self.filter.weight.as_slice()), self.bias.as_ref().map_or_else(zeros, |b| rounded(b.as_slice()))]
+            let bias = self.bias.as_ref().map_or_else(zeros, |b| rounded(b.as_slice()));
+            FilterWeights { weight: rounded(self.filter.weight.as_slice()), scale: None, bias }
         };
         graph.convolution(name, input, self.filter.lower(Activation::None, weights), None)
     }

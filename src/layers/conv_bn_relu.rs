@@ -10,8 +10,8 @@ use core::marker::PhantomData;
 use super::filter::{Filter, FilterOptions};
 use super::norm::{NormRecord, default_convention};
 use super::signal::Through;
-use super::{Activation, BatchNorm2d, Gradient, Initializer, Layer, Parameter, Signal, Tape, dotted, trains};
-use crate::engine::{Graph, Value};
+use super::{Activation, BatchNorm2d, Gradient, Initializer, Layer, Parameter, Signal, Tape, dotted, rounded, trains};
+use crate::engine::{FilterWeights, Graph, Value};
 use crate::ops::{Affine, Epilogue, Moments};
 use crate::source::BatchNormConvention;
 use crate::{Element, Padding, Result, Runtime, Shape, Tensor, Window};
@@ -119,8 +119,8 @@ impl<T: Element> ConvBnRelu<T> {
         residual: Option<Value>,
     ) -> Result<Value> {
         let weights = || {
-            let (weight, bias) = self.folded();
-            [weight, bias].map(|values| T::into_f32(values).into())
+            let [scale, bias] = <[_; 2]>::from(self.norm.fold()).map(|values| T::into_f32(values).into());
+            FilterWeights { weight: rounded(self.filter.weight.as_slice()), scale: Some(scale), bias }
         };
         graph.convolution(name, input, self.filter.lower(self.activation, weights), residual)
     }

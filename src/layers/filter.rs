@@ -2,7 +2,6 @@
 //!
 //! One place decides between pointwise, depthwise and dense, so that `Conv2d` and `ConvBnRelu` cannot disagree.
 
-use alloc::borrow::Cow;
 use alloc::boxed::Box;
 use alloc::format;
 use alloc::string::String;
@@ -10,7 +9,7 @@ use alloc::string::String;
 use ndarray::{ArrayView2, ArrayView4};
 
 use super::{Activation, Gradient, Initializer, Parameter, Role, Signal, Tape};
-use crate::engine;
+use crate::engine::{self, FilterWeights};
 use crate::ops::{self, Backward, Epilogue, Moments};
 use crate::shape::Conv2dGeometry;
 use crate::{Element, Error, Padding, Result, Runtime, Shape, Tensor, Window};
@@ -184,7 +183,7 @@ impl<T: Element> Filter<T> {
     pub(super) fn lower<'a>(
         &self,
         activation: Activation,
-        weights: impl Fn() -> [Cow<'a, [f32]>; 2] + 'a,
+        weights: impl Fn() -> FilterWeights<'a> + 'a,
     ) -> engine::Filter<'a> {
         engine::Filter {
             window: self.window,

@@ -10,7 +10,7 @@ use ndarray::ArrayView2;
 use super::conv::Bias;
 use super::filter::{MAX_CHANNELS, check_range, check_weight};
 use super::{Gradient, Initializer, Layer, Parameter, Role, Signal, Tape, dotted, rounded, trains};
-use crate::engine::{Filter, Graph, Value};
+use crate::engine::{Filter, FilterWeights, Graph, Value};
 use crate::kernels::Clamp;
 use crate::ops::{self, Backward, Epilogue};
 use crate::{Element, Error, Padding, Result, Runtime, Shape, Tensor, Window};
@@ -125,7 +125,8 @@ impl<T: Element> Layer<T> for Linear<T> {
         let row = graph.flatten(name, input);
         let weights = || {
             let zeros = || vec![0.0; self.size()[1]].into();
-            [rounded(self.weight.as_slice()), self.bias.as_ref().map_or_else(zeros, |b| rounded(b.as_slice()))]
+            let bias = self.bias.as_ref().map_or_else(zeros, |b| rounded(b.as_slice()));
+            FilterWeights { weight: rounded(self.weight.as_slice()), scale: None, bias }
         };
         let filter = Filter {
             window: Window::new(1, Padding::VALID),

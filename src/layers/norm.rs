@@ -13,7 +13,7 @@ use num_traits::Float;
 use super::filter::{MAX_CHANNELS, check_range};
 use super::signal::Through;
 use super::{Gradient, Layer, Parameter, Role, Signal, Tape, dotted, trains};
-use crate::engine::{Filter, Graph, Value};
+use crate::engine::{Filter, FilterWeights, Graph, Value};
 use crate::kernels::Clamp;
 use crate::ops::{Affine, GradientSums, Moments};
 use crate::source::BatchNormConvention;
@@ -221,8 +221,8 @@ impl<T: Element> Layer<T> for BatchNorm2d<T> {
     fn lower<'a>(&'a self, graph: &mut Graph<'a>, name: &str, input: Value) -> Result<Value> {
         let channels = self.channels();
         let weights = || {
-            let (scale, shift) = self.fold();
-            [scale, shift].map(|values| T::into_f32(values).into())
+            let [weight, bias] = <[_; 2]>::from(self.fold()).map(|values| T::into_f32(values).into());
+            FilterWeights { weight, scale: None, bias }
         };
         let filter = Filter {
             window: Window::new(1, Padding::VALID),
