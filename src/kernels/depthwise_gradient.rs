@@ -11,8 +11,6 @@
 //! 2. The gradient by the weight keeps all taps of a 3x3 kernel (or those of a row of another kernel) in registers
 //!    while a row of outputs passes by.
 
-use core::ops::Range;
-
 #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
 use fearless_simd::f32x8;
 use fearless_simd::prelude::*;
@@ -126,17 +124,16 @@ impl Taps {
     }
 }
 
-/// Taps of a row of inputs whose outputs are there, counted from the row that `taps` are of.
-struct Rows<'t> {
-    taps: &'t Taps,
-    held: Range<usize>,
-    step: isize,
+/// The rows of outputs that a row of inputs took part in, from their borders on, each with the taps of its kernel row.
+struct Rows<'a> {
+    rows: [(&'a [[f32; BLOCK]], &'a [[f32; BLOCK]]); MOST_TAPS],
+    count: usize,
 }
 
-impl Rows<'_> {
+impl<'a> Rows<'a> {
     #[inline(always)]
-    fn iter(&self) -> impl Iterator<Item = (usize, isize)> {
-        self.held.clone().map(|at| (self.taps.tap[at], self.taps.output[at] + self.step))
+    fn iter(&self) -> impl Iterator<Item = (&'a [[f32; BLOCK]], &'a [[f32; BLOCK]])> {
+        self.rows.iter().copied().take(self.count)
     }
 }
 
@@ -155,15 +152,18 @@ impl InputGradient<'_> {
                 let g = self.geometry;
                 let [phases, width] = [g.stride[0].min(g.input[0]), g.input[1]];
                 let paired = if (g.kernel[1], g.stride[1], g.dilation[1]) == (3, 2, 1) { width & !1 } else { 0 };
+                let mut rows = Rows { rows: [(&[], &[]); MOST_TAPS], count: 0 };
                 for y in 0..phases {
                     let taps = Taps::of(g, 0, y);
                     for (step, row) in d_input.chunks_exact_mut(width).skip(y).step_by(g.stride[0]).enumerate() {
-                        self.pairs::<S, V>(simd, &self.held(&taps, step), &mut row[..paired]);
+                        self.find(&taps, step, &mut rows);
+                        self.pairs::<S, V>(simd, &rows, &mut row[..paired]);
                     }
                     for x in paired..width.min(paired + g.stride[1]) {
                         let columns = Taps::of(g, 1, x);
                         for (step, row) in d_input.chunks_exact_mut(width).skip(y).step_by(g.stride[0]).enumerate() {
-                            self.phase::<S, V>(simd, &self.held(&taps, step), &columns, &mut row[x..]);
+                            self.find(&taps, step, &mut rows);
+                            self.phase::<S, V>(simd, &rows, &columns, &mut row[x..]);
                         }
                     }
                 }
@@ -171,17 +171,26 @@ impl InputGradient<'_> {
         );
     }
 
-    /// The taps of the row `step` strides further down, without those whose outputs lie outside the plane: rows above
-    /// the first output may be there too, of a piece of a map.
+    /// Finds the rows that the row of inputs `step` strides below that of `taps` took part in, without those that lie outside
+    /// the plane: rows above the first output may be there too, of a piece of a map.
     #[inline(always)]
-    fn held<'t>(&self, taps: &'t Taps, step: usize) -> Rows<'t> {
-        let step = step.cast_signed();
-        let held = -self.d_output.before[0].cast_signed() - step..self.geometry.output[0].cast_signed() - step;
-        // Outputs fall as taps rise.
-        let outputs = &taps.output[..taps.count];
-        let first = outputs.iter().take_while(|&&output| output >= held.end).count();
-        let count = outputs[first..].iter().take_while(|&&output| output >= held.start).count();
-        Rows { taps, held: first..first + count, step }
+    fn find<'s>(&'s self, taps: &Taps, step: usize, rows: &mut Rows<'s>) {
+        let (kernel_width, Plane { data, width, before: [above, _] }) = (self.geometry.kernel[1], self.d_output);
+        rows.count = 0;
+        for (i, output) in taps.iter() {
+            let row = (output + step.cast_signed() + above.cast_signed()).cast_unsigned();
+            if row < above + self.geometry.output[0] {
+                rows.rows[rows.count] =
+                    (&data[row * width..][..width], &self.weight[i * kernel_width..][..kernel_width]);
+                rows.count += 1;
+            }
+        }
+    }
+
+    /// The place of a column of the map of outputs in a row of the plane.
+    #[inline(always)]
+    fn in_row(&self, column: isize) -> usize {
+        self.d_output.before[1].checked_add_signed(column).expect("inside the border")
     }
 
     /// A row with three taps at stride 2, its pixels in pairs: one of a pair took part in two outputs, the other in
@@ -193,11 +202,17 @@ impl InputGradient<'_> {
         let (count, mut pair) = (d_input.len() / 2, 0);
         while pair < count {
             // The last tile may repeat pairs of the one before.
-            let tile = if count >= MOST { MOST } else { 1 };
+            let tile = match count - pair {
+                1 => 1,
+                2 => 2,
+                _ if count >= MOST => MOST,
+                _ => 1,
+            };
             pair = pair.min(count - tile);
             for channel in (0..BLOCK).step_by(V::LEN) {
                 match tile {
                     MOST => self.tile_of_pairs::<S, V, MOST>(simd, rows, [pair, channel], d_input),
+                    2 => self.tile_of_pairs::<S, V, 2>(simd, rows, [pair, channel], d_input),
                     _ => self.tile_of_pairs::<S, V, 1>(simd, rows, [pair, channel], d_input),
                 }
             }
@@ -218,13 +233,12 @@ impl InputGradient<'_> {
         let before = self.geometry.before[1];
         let (mut double, mut single) = ([V::splat(simd, 0.0); PAIRS], [V::splat(simd, 0.0); PAIRS]);
         // The output that the last tap of the first double pixel is of.
-        let first = (pair + before.div_ceil(2)).cast_signed() - 1;
+        let first = self.in_row((pair + before.div_ceil(2)).cast_signed() - 1);
         let double_at = before % 2;
         let single_at = 1 - double_at;
-        for (i, row) in rows.iter() {
-            let taps = &self.weight[i * 3..][..3];
+        for (outputs, taps) in rows.iter() {
             let (left, middle, right) = (load(&taps[0]), load(&taps[1]), load(&taps[2]));
-            let outputs = &self.d_output.from([row, first])[..=PAIRS];
+            let outputs = &outputs[first..][..=PAIRS];
             unroll!(o < PAIRS, 5, {
                 double[o] = load(&outputs[o]).mul_add(right, load(&outputs[o + 1]).mul_add(left, double[o]));
                 single[o] = load(&outputs[o + single_at]).mul_add(middle, single[o]);
@@ -288,10 +302,10 @@ impl InputGradient<'_> {
     ) {
         let load = |pixel: &[f32; BLOCK]| V::from_slice(simd, &pixel[channel..][..V::LEN]);
         let mut sums = [V::splat(simd, 0.0); PIXELS];
-        for (i, row) in rows.iter() {
+        for (outputs, taps) in rows.iter() {
             for (j, column) in columns.iter() {
-                let weight = load(&self.weight[i * self.geometry.kernel[1] + j]);
-                let pixels = &self.d_output.from([row, x.cast_signed() + column])[..PIXELS];
+                let weight = load(&taps[j]);
+                let pixels = &outputs[self.in_row(x.cast_signed() + column)..][..PIXELS];
                 unroll!(o < PIXELS, 8, { sums[o] = load(&pixels[o]).mul_add(weight, sums[o]) });
             }
         }
@@ -313,12 +327,11 @@ impl InputGradient<'_> {
         let load = |pixel: &[f32; BLOCK]| V::from_slice(simd, &pixel[channel..][..V::LEN]);
         let mut sums = [V::splat(simd, 0.0); PIXELS];
         // Where the last tap finds the first pixel's output.
-        let first = (x + self.geometry.before[1]).cast_signed() - 2;
-        for (i, row) in rows.iter() {
-            let taps = &self.weight[i * 3..][..3];
+        let first = self.in_row((x + self.geometry.before[1]).cast_signed() - 2);
+        for (outputs, taps) in rows.iter() {
             let mut weights = [sums[0]; 3];
             unroll!(j < 3, 3, { weights[j] = load(&taps[j]) });
-            let outputs = &self.d_output.from([row, first])[..PIXELS + 2];
+            let outputs = &outputs[first..][..PIXELS + 2];
             unroll!(column < PIXELS + 2, 14, {
                 let output = load(&outputs[column]);
                 unroll!(j < 3, 3, {
