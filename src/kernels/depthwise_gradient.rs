@@ -124,15 +124,23 @@ impl Taps {
     }
 }
 
-/// The rows of outputs that a row of inputs took part in, from their borders on, each with the taps of its kernel row.
+/// A row of outputs, borders included, that a row of inputs took part in, and the taps of its kernel row.
+#[derive(Clone, Copy, Default)]
+struct Row<'a> {
+    outputs: &'a [[f32; BLOCK]],
+    taps: &'a [[f32; BLOCK]],
+}
+
+/// All of those of a row of inputs.
+#[derive(Default)]
 struct Rows<'a> {
-    rows: [(&'a [[f32; BLOCK]], &'a [[f32; BLOCK]]); MOST_TAPS],
+    rows: [Row<'a>; MOST_TAPS],
     count: usize,
 }
 
 impl<'a> Rows<'a> {
     #[inline(always)]
-    fn iter(&self) -> impl Iterator<Item = (&'a [[f32; BLOCK]], &'a [[f32; BLOCK]])> {
+    fn iter(&self) -> impl Iterator<Item = Row<'a>> {
         self.rows.iter().copied().take(self.count)
     }
 }
@@ -152,7 +160,7 @@ impl InputGradient<'_> {
                 let g = self.geometry;
                 let [phases, width] = [g.stride[0].min(g.input[0]), g.input[1]];
                 let paired = if (g.kernel[1], g.stride[1], g.dilation[1]) == (3, 2, 1) { width & !1 } else { 0 };
-                let mut rows = Rows { rows: [(&[], &[]); MOST_TAPS], count: 0 };
+                let mut rows = Rows::default();
                 for y in 0..phases {
                     let taps = Taps::of(g, 0, y);
                     for (step, row) in d_input.chunks_exact_mut(width).skip(y).step_by(g.stride[0]).enumerate() {
@@ -180,8 +188,8 @@ impl InputGradient<'_> {
         for (i, output) in taps.iter() {
             let row = (output + step.cast_signed() + above.cast_signed()).cast_unsigned();
             if row < above + self.geometry.output[0] {
-                rows.rows[rows.count] =
-                    (&data[row * width..][..width], &self.weight[i * kernel_width..][..kernel_width]);
+                let taps = &self.weight[i * kernel_width..][..kernel_width];
+                rows.rows[rows.count] = Row { outputs: &data[row * width..][..width], taps };
                 rows.count += 1;
             }
         }
@@ -236,7 +244,7 @@ impl InputGradient<'_> {
         let first = self.in_row((pair + before.div_ceil(2)).cast_signed() - 1);
         let double_at = before % 2;
         let single_at = 1 - double_at;
-        for (outputs, taps) in rows.iter() {
+        for Row { outputs, taps } in rows.iter() {
             let (left, middle, right) = (load(&taps[0]), load(&taps[1]), load(&taps[2]));
             let outputs = &outputs[first..][..=PAIRS];
             unroll!(o < PAIRS, 5, {
@@ -302,7 +310,7 @@ impl InputGradient<'_> {
     ) {
         let load = |pixel: &[f32; BLOCK]| V::from_slice(simd, &pixel[channel..][..V::LEN]);
         let mut sums = [V::splat(simd, 0.0); PIXELS];
-        for (outputs, taps) in rows.iter() {
+        for Row { outputs, taps } in rows.iter() {
             for (j, column) in columns.iter() {
                 let weight = load(&taps[j]);
                 let pixels = &outputs[self.in_row(x.cast_signed() + column)..][..PIXELS];
@@ -328,7 +336,7 @@ impl InputGradient<'_> {
         let mut sums = [V::splat(simd, 0.0); PIXELS];
         // Where the last tap finds the first pixel's output.
         let first = self.in_row((x + self.geometry.before[1]).cast_signed() - 2);
-        for (outputs, taps) in rows.iter() {
+        for Row { outputs, taps } in rows.iter() {
             let mut weights = [sums[0]; 3];
             unroll!(j < 3, 3, { weights[j] = load(&taps[j]) });
             let outputs = &outputs[first..][..PIXELS + 2];
