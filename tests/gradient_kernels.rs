@@ -201,8 +201,8 @@ fn depthwise_gradients_match_at_awkward_sizes() {
         }
     }
     // Of more than one strip and more than one group of channels.
-    check(Kind::Depthwise, [1, 33, 34, 300], 300, &Window::new(3, Padding::Same));
-    check(Kind::Depthwise, [1, 33, 34, 300], 300, &Window::new(3, Padding::Symmetric(1)).stride(2));
+    check(Kind::Depthwise, [1, 11, 34, 1050], 1050, &Window::new(3, Padding::Same));
+    check(Kind::Depthwise, [1, 11, 34, 1050], 1050, &Window::new(3, Padding::Symmetric(1)).stride(2));
     let window = Window::new(3, Padding::Same);
     check(Kind::Depthwise, [1, 1, 1, 32], 32, &window);
     check(Kind::Depthwise, [1, 2, 31, 16], 16, &window);

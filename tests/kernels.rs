@@ -682,7 +682,11 @@ fn packed_weights_are_scaled_and_transposed_exactly() {
                 packed
             };
             let mut packed = pack(&weight, Some(&bias));
-            PackedWeights::scale(level, blocked, inputs, &factors, &mut packed);
+            if blocked {
+                PackedWeights::scale_blocked(level, inputs, &factors, &mut packed);
+            } else {
+                PackedWeights::scale(level, inputs, &factors, &mut packed);
+            }
             assert!(packed == pack(&scaled, Some(&bias)), "{what} {blocked}");
             if !blocked {
                 let transposed: Vec<f32> =

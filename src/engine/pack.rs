@@ -158,8 +158,10 @@ impl Job {
                 } else {
                     PackedWeights::pack(level, weight, bias, store)
                 };
-                if let Some(scale) = scale {
-                    PackedWeights::scale(level, blocked, inputs, scale, store);
+                match scale {
+                    Some(scale) if blocked => PackedWeights::scale_blocked(level, inputs, scale, store),
+                    Some(scale) => PackedWeights::scale(level, inputs, scale, store),
+                    None => {}
                 }
             }
             Packing::Depthwise => {

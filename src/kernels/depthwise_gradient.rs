@@ -131,7 +131,7 @@ struct Row<'a> {
     taps: &'a [[f32; BLOCK]],
 }
 
-/// All of those of a row of inputs.
+/// The rows of outputs that one row of inputs took part in.
 #[derive(Default)]
 struct Rows<'a> {
     rows: [Row<'a>; MOST_TAPS],

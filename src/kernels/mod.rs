@@ -30,7 +30,7 @@ pub use level::{SimdLevel, UnknownLevel};
 pub use linear::linear;
 pub use outer::outer;
 pub use panel::Panel;
-pub use plane::{GroupOf, combine_plane, fill_plane, mask_plane, spread_plane};
+pub use plane::{GroupOf, Sums, combine_plane, fill_plane, mask_plane, spread_plane};
 pub use pointwise::{PackedWeights, TILES, pointwise};
 pub use pool::{global_average, global_max, pool};
 

@@ -78,13 +78,12 @@ fn run<S: Simd, V: SimdFloat<S, Element = f32>, const R1: usize, const R2: usize
     let mut vector = 0;
     while vector < vectors {
         let at = vector * V::LEN;
-        let left = vectors - vector;
-        vector += match left {
+        // No lonely last vector: two and two rather than three and one, three rather than two and one.
+        vector += match vectors - vector {
             1 => {
                 rows::<S, V, R1, 1>(simd, input, gradient, at, sums);
                 1
             }
-            // No lonely last vector: two and two rather than three and one, three rather than two and one.
             3 => {
                 rows::<S, V, R3, 3>(simd, input, gradient, at, sums);
                 3

@@ -119,14 +119,14 @@ impl Panel<'_> {
     /// Packs these panels' parts of `weight [inputs, outputs]` and `bias [outputs]` (zeros if `None`).
     ///
     /// A few rows at a time for all of them: each row is in another page of memory, and going through all pages once
-    /// for every panel took up to eight times as long.
+    /// for every panel took twice as long.
     ///
     /// # Panics
     ///
     /// If a panel is of weights of another size.
     pub fn pack(panels: &mut [Self], weight: Pixels<'_, f32>, bias: Option<&[f32]>) {
-        /// Pages that a processor remembers at the first level, less what else it uses.
-        const ROWS: usize = 32;
+        /// Pages that a processor remembers at the first level, less what else it uses; whole quads.
+        const ROWS: usize = 8 * QUAD;
         for first in (0..weight.count().max(1)).step_by(ROWS) {
             for panel in &mut *panels {
                 panel.pack_rows(weight, bias, first..weight.count().min(first + ROWS));

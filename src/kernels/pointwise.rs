@@ -77,12 +77,26 @@ impl<'a> PackedWeights<'a> {
         Self { level, inputs, outputs, blocked, packed, far: 0 }
     }
 
-    /// Multiplies the weights of each output by its factor, but not its bias, once they are packed.
+    /// Multiplies the weights of each output by its factor, but not its bias, once [`PackedWeights::pack`] has packed
+    /// them.
     ///
     /// # Panics
     ///
     /// If `packed` is shorter than [`PackedWeights::len`].
-    pub fn scale(level: SimdLevel, blocked: bool, inputs: usize, factors: &[f32], packed: &mut [f32]) {
+    pub fn scale(level: SimdLevel, inputs: usize, factors: &[f32], packed: &mut [f32]) {
+        Self::scale_for(level, false, inputs, factors, packed);
+    }
+
+    /// As [`PackedWeights::scale`], of what [`PackedWeights::pack_blocked`] has packed.
+    ///
+    /// # Panics
+    ///
+    /// As there.
+    pub fn scale_blocked(level: SimdLevel, inputs: usize, factors: &[f32], packed: &mut [f32]) {
+        Self::scale_for(level, true, inputs, factors, packed);
+    }
+
+    fn scale_for(level: SimdLevel, blocked: bool, inputs: usize, factors: &[f32], packed: &mut [f32]) {
         let packed = &mut packed[..Self::len(level, inputs, factors.len())];
         Panels::of(level, factors.len(), blocked).parts(inputs, packed).for_each(|mut panel| panel.scale(factors));
     }

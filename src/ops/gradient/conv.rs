@@ -12,7 +12,7 @@ use super::super::Epilogue;
 use super::super::conv::conv2d_into;
 use super::super::lazy::{GradientSums, Lazy, LazyGradient, Moments, PIECE, apply, mask, moments as moments_of};
 use super::product::{Product, outer};
-use super::{Backward, MOST_TASKS, Part, applied, combined, gather, gather_weight, zeroed};
+use super::{Backward, MOST_TASKS, Part, applied, at_least, combined, gather, gather_weight, zeroed};
 use crate::kernels::{BLOCK, SimdLevel};
 use crate::shape::Conv2dGeometry;
 use crate::{Element, Error, Result, Runtime, Tensor, Window};
@@ -169,7 +169,7 @@ impl<T: Element> Maps<'_, T> {
     /// What a piece adds to the gradient of the input.
     fn add_input(&self, piece: &Piece<'_>, gradient: &[T], d_input: &mut [T], d_patches: &mut Vec<T>) {
         let pitch = self.size.pitch();
-        zeroed(d_patches, gradient.len() / pitch * self.size.depth);
+        let d_patches = at_least(d_patches, gradient.len() / pitch * self.size.depth);
         self.products[piece.group].rows(gradient, pitch, d_patches);
         piece.scatter(d_patches, d_input);
     }

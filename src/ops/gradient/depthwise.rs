@@ -198,7 +198,8 @@ impl Forward<'_> {
                 }
                 let group = GroupOf { size, row: size[1], block: block_len, ..of_map };
                 let output = &mut output[strip.start * g.output[1] * channels..];
-                kernels::spread_plane(level, group, made, output, [&mut *mean, &mut *squares]);
+                let wanted = part.is_some().then_some([&mut *mean, &mut *squares]);
+                kernels::spread_plane(level, group, made, output, wanted);
                 if let Some(part) = &mut part {
                     let part = &mut part[index * 2 * channels..][..2 * channels];
                     for (to, from) in part.chunks_exact_mut(channels).zip([&*mean, &*squares]) {
@@ -321,8 +322,8 @@ fn planes_backward<T: Element>(g: &Conv2dGeometry, work: Backward<'_, T>, runtim
     gather(parts, [channels, pitch], affine, d_weight, d_bias)
 }
 
-/// Of a strip: the input and the gradient of the output, with the padding's zeros; the gradient of the input and its sums,
-/// and each block's of the weight.
+/// Of a strip: the input and the gradient of the output, with the padding's zeros; the gradient of the input, its sums,
+/// and each block's gradient of the weight.
 #[derive(Default)]
 struct BackwardScratch {
     input: Band,
@@ -422,7 +423,7 @@ impl Planes<'_> {
         let (block_len, blocks) = (geometry.input_pixels(), group.lanes.div_ceil(BLOCK));
         let BackwardScratch { d_output, d_input: plane, sums: of_strip, .. } = scratch;
         let plane = at_least(plane, blocks * block_len);
-        let [first, second] = of_strip.each_mut().map(|values| at_least(values, blocks));
+        let [sum, spread] = of_strip.each_mut().map(|values| at_least(values, blocks));
         for (block, plane) in plane.chunks_exact_mut(block_len).enumerate() {
             let weight = &self.weight[(group.first / BLOCK + block) * g.taps()..][..g.taps()];
             kernels::depthwise_input_gradient(level, &geometry, d_output.plane(block, halo(g)), weight, plane);
@@ -431,13 +432,13 @@ impl Planes<'_> {
         let start = finished.start * g.input[1] * self.channels;
         let d_input = &mut d_input[start..];
         let Some(affine) = &self.affine else {
-            kernels::spread_plane(level, group, plane, d_input, [first, second]);
+            kernels::spread_plane(level, group, plane, d_input, None);
             return;
         };
         let input = &self.input[image * g.input_pixels() * self.channels + start..];
-        let part = [&mut *first, &mut *second];
+        let part = [&mut *sum, &mut *spread];
         kernels::mask_plane(level, group, affine.lend(), &affine.center, (plane, input), d_input, part);
-        sums.add(group.first, [&*first, &*second].map(|values| &values.as_flattened()[..group.lanes]));
+        sums.add(group.first, [&*sum, &*spread].map(|values| &values.as_flattened()[..group.lanes]));
     }
 
     fn fill_gradient(&self, image: usize, group: GroupOf, rows: Range<usize>, plane: &mut [[f32; BLOCK]]) {

@@ -13,7 +13,7 @@ use crate::{Element, Runtime};
 /// Elements of a weight that are worth packing on all threads: the copy of 128 KiB takes as long as to wake one.
 const LARGE: usize = 32 * 1024;
 
-/// Panels that a thread packs together: on each page of memory that it visits, half a kilobyte or more.
+/// Most panels of a weight `[K, N]` that a thread packs together: 256 to 1536 bytes of each page that it visits.
 const TOGETHER: usize = 8;
 
 /// Memory of packed weights.
@@ -34,12 +34,8 @@ impl<'a, T: Element> Product<'a, T> {
         let pixels = T::as_f32(weight).map(|weight| Pixels::dense(weight, [1, size[0]], size[1]));
         let view = ArrayView2::from_shape(size, weight).expect("the weight's size");
         let bias_f32 = bias.and_then(T::as_f32);
-        Self::pack(
-            view,
-            bias,
-            runtime,
-            pixels.map(|weight| move |panels: &mut [Panel<'_>]| Panel::pack(panels, weight, bias_f32)),
-        )
+        let pack = pixels.map(|weight| move |panels: &mut [Panel<'_>]| Panel::pack(panels, weight, bias_f32));
+        Self::pack(view, bias, runtime, TOGETHER, pack)
     }
 
     /// Of a weight `[N, K]`.
@@ -49,13 +45,14 @@ impl<'a, T: Element> Product<'a, T> {
         let pack = pixels.map(|weight| {
             move |panels: &mut [Panel<'_>]| panels.iter_mut().for_each(|panel| panel.pack_transposed(weight))
         });
-        Self::pack(view, None, runtime, pack)
+        Self::pack(view, None, runtime, 1, pack)
     }
 
     fn pack(
         weight: ArrayView2<'a, T>,
         bias: Option<&'a [T]>,
         runtime: &'a Runtime,
+        together: usize,
         pack: Option<impl Fn(&mut [Panel<'_>]) + Sync + Send>,
     ) -> Self {
         let ([inputs, outputs], level) = ([weight.nrows(), weight.ncols()], runtime.simd_level());
@@ -66,7 +63,8 @@ impl<'a, T: Element> Product<'a, T> {
             if weight.len() < LARGE {
                 pack(&mut panels);
             } else {
-                runtime.for_each(panels.chunks_mut(TOGETHER).collect(), |(): &mut (), panels| pack(panels));
+                let together = together.min(panels.len().div_ceil(runtime.thread_count()));
+                runtime.for_each(panels.chunks_mut(together).collect(), |(): &mut (), panels| pack(panels));
             }
         }
         Self { level, weight, bias, packed }
@@ -74,12 +72,12 @@ impl<'a, T: Element> Product<'a, T> {
 
     /// `output[m, n] = bias[n] + sum over k of input[m, k] * weight[k, n]`, for inputs `pitch` elements apart.
     pub(super) fn rows(&self, input: &[T], pitch: usize, output: &mut [T]) {
-        // Brings the output into the cache in order. The product writes a panel of each row at a time, and would wait
-        // for memory line by line: wide outputs of large maps took up to 1.7 times as long.
-        output.fill(T::zero());
         let [inputs, outputs] = [self.weight.nrows(), self.weight.ncols()];
         let count = output.len() / outputs;
         if let (Some(input), Some(output)) = (T::as_f32(input), T::as_f32_mut(output)) {
+            // Brings the output into the cache in order. The product writes a panel of each row at a time, and would
+            // wait for memory line by line: wide outputs of large maps took up to 1.7 times as long.
+            output.fill(0.0);
             let weights = PackedWeights::from_packed(self.level, inputs, outputs, &self.packed.0);
             let input = Pixels::new(input, [1, count], inputs, pitch);
             let mut output = PixelsMut::dense(output, [1, count], outputs);

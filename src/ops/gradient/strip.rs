@@ -1,4 +1,4 @@
-//! Strips of rows of a depthwise convolution, for a few blocks of channels.
+//! Strips of rows of a depthwise convolution, for up to 64 blocks of channels.
 //!
 //! A strip's planes stay in the second-level cache from the copy out of the maps to the copy back, however large the
 //! map. Rows that two strips need are kept from one to the next.
@@ -10,8 +10,8 @@ use super::zeroed;
 use crate::kernels::{BLOCK, GroupOf, Plane};
 use crate::shape::Conv2dGeometry;
 
-/// Most channels that are worked on at once: what the strip of a narrow map holds. Groups of 256 take up to 1.4 times as
-/// long where pixels have more (Zen 3), as memory delivers long stretches fastest.
+/// Most channels that are worked on at once. Groups of 256 take up to 1.4 times as long where pixels have more (Zen 3),
+/// as memory delivers long stretches fastest.
 const GROUP: usize = 64 * BLOCK;
 
 /// Most blocks of a group of so many channels.
