@@ -104,6 +104,14 @@ impl Panels {
     }
 }
 
+/// The rows of a weight, as many at a time as should be packed for several panels: each is in another page of memory, and
+/// going through all pages once for every panel took twice as long. The first piece, with the bias, may have none.
+pub(super) fn row_pieces(inputs: usize) -> impl Iterator<Item = Range<usize>> {
+    /// Pages that a processor remembers at the first level, less what else it uses; whole quads.
+    const ROWS: usize = 8 * QUAD;
+    (0..inputs.max(1)).step_by(ROWS).map(move |first| first..inputs.min(first + ROWS))
+}
+
 /// One panel of packed weights, to be filled.
 #[derive(Debug)]
 pub struct Panel<'a> {
@@ -118,23 +126,18 @@ pub struct Panel<'a> {
 impl Panel<'_> {
     /// Packs these panels' parts of `weight [inputs, outputs]` and `bias [outputs]` (zeros if `None`).
     ///
-    /// A few rows at a time for all of them: each row is in another page of memory, and going through all pages once
-    /// for every panel took twice as long.
-    ///
     /// # Panics
     ///
     /// If a panel is of weights of another size.
     pub fn pack(panels: &mut [Self], weight: Pixels<'_, f32>, bias: Option<&[f32]>) {
-        /// Pages that a processor remembers at the first level, less what else it uses; whole quads.
-        const ROWS: usize = 8 * QUAD;
-        for first in (0..weight.count().max(1)).step_by(ROWS) {
+        for rows in row_pieces(weight.count()) {
             for panel in &mut *panels {
-                panel.pack_rows(weight, bias, first..weight.count().min(first + ROWS));
+                panel.pack_rows(weight, bias, rows.clone());
             }
         }
     }
 
-    fn pack_rows(&mut self, weight: Pixels<'_, f32>, bias: Option<&[f32]>, rows: Range<usize>) {
+    pub(super) fn pack_rows(&mut self, weight: Pixels<'_, f32>, bias: Option<&[f32]>, rows: Range<usize>) {
         let Self { panels, vector, vectors, inputs, ref mut packed } = *self;
         assert_eq!([weight.count(), weight.channels], [inputs, panels.outputs], "a panel of another weight");
         let row = |k: usize| (k < inputs).then(|| &weight.data[k * weight.pitch()..]);
