@@ -179,8 +179,8 @@ impl InputGradient<'_> {
         );
     }
 
-    /// Finds the rows that the row of inputs `step` strides below that of `taps` took part in, without those that lie outside
-    /// the plane: rows above the first output may be there too, of a piece of a map.
+    /// Finds the rows that the row of inputs `step` strides below that of `taps` took part in, without those that lie
+    /// outside the plane: rows above the first output may be there too, of a piece of a map.
     #[inline(always)]
     fn find<'s>(&'s self, taps: &Taps, step: usize, rows: &mut Rows<'s>) {
         let (kernel_width, Plane { data, width, before: [above, _] }) = (self.geometry.kernel[1], self.d_output);

@@ -104,8 +104,8 @@ impl Panels {
     }
 }
 
-/// The rows of a weight, as many at a time as should be packed for several panels: each is in another page of memory, and
-/// going through all pages once for every panel took twice as long. The first piece, with the bias, may have none.
+/// The rows of a weight, as many at a time as should be packed for several panels: each is in another page of memory,
+/// and going through all pages once for every panel took twice as long. The first piece, with the bias, may have none.
 pub(super) fn row_pieces(inputs: usize) -> impl Iterator<Item = Range<usize>> {
     /// Pages that a processor remembers at the first level, less what else it uses; whole quads.
     const ROWS: usize = 8 * QUAD;

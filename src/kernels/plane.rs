@@ -127,8 +127,8 @@ fn loader<S: Simd, V: SimdFloat<S, Element = f32>>(simd: S) -> impl Fn(&[f32; BL
     move |block, v| V::from_slice(simd, &block[v * V::LEN..][..V::LEN])
 }
 
-/// `plane[y, x, c] = clamp(scale[c] * map[y, x, first + c] + shift[c])`, a copy without an affine; anything for channels
-/// the last block lacks. Constants of channels come in whole blocks.
+/// `plane[y, x, c] = clamp(scale[c] * map[y, x, first + c] + shift[c])`, a copy without an affine; anything for
+/// channels the last block lacks. Constants of channels come in whole blocks.
 ///
 /// # Panics
 ///

@@ -1,6 +1,6 @@
 //! Strips of rows of a depthwise convolution, for up to 64 blocks of channels.
 //!
-//! A strip's planes stay in the second-level cache from the copy out of the maps to the copy back, however large the
+//! A strip's planes stay in the second-level cache from the copy out of the maps to the copy back, however high the
 //! map. Rows that two strips need are kept from one to the next.
 
 use alloc::vec::Vec;
