@@ -1,5 +1,6 @@
 //! What runs of a compiled network allocate: nothing. Counted over all allocations of the process.
 
+#[path = "suite/common.rs"]
 mod common;
 
 use std::alloc::System;

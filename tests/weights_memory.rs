@@ -1,7 +1,7 @@
 //! Memory that reading a weight file takes, counted over all allocations of the process.
 #![cfg(all(feature = "pytorch", feature = "safetensors"))]
 
-#[path = "weights/files.rs"]
+#[path = "suite/weights/files.rs"]
 mod files;
 
 use std::alloc::System;

@@ -7,7 +7,11 @@ mod scratch;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::any::Any;
+#[cfg(feature = "rayon")]
+use core::iter;
 use core::sync::atomic::{AtomicBool, Ordering};
+#[cfg(feature = "rayon")]
+use std::sync::{Mutex, PoisonError};
 
 use crate::kernels::SimdLevel;
 use crate::{Error, Result};
@@ -152,11 +156,7 @@ impl Runtime {
 
     /// As [`Runtime::for_each`], over pieces of maps: every other sweep begins with the last. Where one's results are
     /// the next one's operands, those that were computed last are still in the cache.
-    pub(crate) fn sweep<I: Send, S: Any + Default + Send>(
-        &self,
-        mut items: Vec<I>,
-        work: impl Fn(&mut S, I) + Sync + Send,
-    ) {
+    pub(crate) fn sweep<I: Send, S: Any + Default + Send>(&self, mut items: Vec<I>, work: impl Fn(&mut S, I) + Sync) {
         if self.backwards.fetch_xor(true, Ordering::Relaxed) {
             items.reverse();
         }
@@ -164,39 +164,51 @@ impl Runtime {
     }
 
     /// Gives each item to `work` on this runtime's threads, with scratch as [`Runtime::scratch`] lends it.
-    pub(crate) fn for_each<I: Send, S: Any + Default + Send>(
-        &self,
-        items: Vec<I>,
-        work: impl Fn(&mut S, I) + Sync + Send,
-    ) {
-        #[cfg(feature = "rayon")]
-        if let Some(pool) = &self.pool {
-            use rayon::prelude::*;
-            let work = |item| work(&mut self.scratch(), item);
-            pool.install(|| items.into_par_iter().with_max_len(1).for_each(work));
-            return;
-        }
-        let mut scratch = self.scratch();
-        for item in items {
-            work(&mut scratch, item);
-        }
+    pub(crate) fn for_each<I: Send, S: Any + Default + Send>(&self, items: Vec<I>, work: impl Fn(&mut S, I) + Sync) {
+        self.share(items.into_iter(), |items| {
+            let mut scratch = self.scratch();
+            items.for_each(|item| work(&mut scratch, item));
+        });
     }
 
     /// Cuts `data` into chunks of `chunk` elements (the last may be shorter) and gives each to `work` with its
     /// index, on this runtime's threads.
-    #[cfg_attr(not(feature = "rayon"), expect(clippy::unused_self, reason = "threads come with `rayon`"))]
     pub(crate) fn for_each_chunk<T: Send>(&self, data: &mut [T], chunk: usize, work: impl Fn(usize, &mut [T]) + Sync) {
         if data.is_empty() {
             return;
         }
+        self.share(data.chunks_mut(chunk).enumerate(), |chunks| chunks.for_each(|(index, part)| work(index, part)));
+    }
+
+    /// Runs `work` on this runtime's threads, each of which draws from the same `items`.
+    ///
+    /// What is generic here is compiled again in every crate that trains a network; rayon is behind [`on_threads`].
+    #[cfg_attr(not(feature = "rayon"), expect(clippy::unused_self, reason = "threads come with `rayon`"))]
+    fn share<I: ExactSizeIterator<Item: Send> + Send>(
+        &self,
+        mut items: I,
+        work: impl Fn(&mut dyn Iterator<Item = I::Item>) + Sync,
+    ) {
         #[cfg(feature = "rayon")]
         if let Some(pool) = &self.pool {
-            use rayon::prelude::*;
-            pool.install(|| data.par_chunks_mut(chunk).enumerate().for_each(|(index, part)| work(index, part)));
-            return;
+            let threads = items.len().min(pool.current_num_threads());
+            let items = Mutex::new(items);
+            let next = || items.lock().unwrap_or_else(PoisonError::into_inner).next();
+            return on_threads(pool, threads, &|| work(&mut iter::from_fn(next)));
         }
-        for (index, part) in data.chunks_mut(chunk).enumerate() {
-            work(index, part);
+        work(&mut items);
+    }
+}
+
+/// Runs `work` on this many threads of a pool. One that finds no other free runs it again itself.
+#[cfg(feature = "rayon")]
+fn on_threads(pool: &rayon::ThreadPool, threads: usize, work: &(dyn Fn() + Sync)) {
+    fn split(threads: usize, work: &(dyn Fn() + Sync)) {
+        if threads > 1 {
+            rayon::join(|| split(threads / 2, work), || split(threads - threads / 2, work));
+        } else {
+            work();
         }
     }
+    pool.install(|| split(threads, work));
 }

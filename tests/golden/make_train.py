@@ -325,7 +325,7 @@ def make_cases() -> list[Case]:
 def largest_error(
     found: Record, golden: Record, sizes: dict[str, int], kind: str
 ) -> float:
-    """Returns the least tolerance that passes; its meaning is in tests/train_golden.rs."""
+    """Returns the least tolerance that passes; its meaning is in tests/suite/train_golden.rs."""
     if kind == "losses":
         return float(np.max(np.abs(found[kind] - golden[kind]) / golden[kind]))
     errors = []

@@ -1,10 +1,10 @@
 //! PyTorch's containers: each field of a tensor, of the older container and of the archive attacked.
 
-use crate::files::{
+use super::files::{
     Entry, GOOD, LEGACY_MAGIC, PickleBuilder, TensorSpec, archive, entry, good_bytes, legacy, legacy_head,
     legacy_machine, legacy_protocol, legacy_with_head, state_pickle, zip,
 };
-use crate::{assert_refused, open};
+use super::{assert_refused, open};
 
 /// The attack in both containers.
 #[track_caller]

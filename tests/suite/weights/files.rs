@@ -1,6 +1,6 @@
 //! Small weight files, built byte by byte so that each field can be a lie.
 
-#![allow(dead_code, reason = "each test binary uses its part of the builders")]
+#![allow(dead_code, reason = "each test program uses its part of the builders")]
 
 /// A pickle under construction; every method appends one opcode or a fixed group.
 #[derive(Clone, Default)]

@@ -1,8 +1,6 @@
 //! SIMD levels and threads: every level agrees, the thread count changes no bit, impossible requests are errors.
 
-mod common;
-
-use common::values;
+use crate::common::values;
 use mobilenet::check::{Tolerance, assert_close};
 use mobilenet::{Error, Layer, MobileNetV1, MobileNetV2, Runtime, SimdLevel, Tensor};
 

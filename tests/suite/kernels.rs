@@ -3,9 +3,7 @@
 //! The reference runs in `f64` over the same values; the tolerance of an output is the bound of a sum of `k` products
 //! in `f32`, `(k + 2) * eps * sum of |x * w|`, which the reference computes too, from the magnitudes.
 
-mod common;
-
-use common::{levels, values};
+use crate::common::{levels, values};
 use mobilenet::kernels::reference::Pooling;
 use mobilenet::kernels::{
     BLOCK, Clamp, Group, KeptRows, PackedDepthwise, PackedWeights, PaddedRows, Pixels, PixelsMut, Strides, conv,

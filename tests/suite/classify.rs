@@ -1,7 +1,5 @@
 //! The embedded network, from photos to labels.
 
-mod common;
-
 use mobilenet::image::Image;
 use mobilenet::preprocess::Preprocess;
 use mobilenet::pretrained::{IMAGENET_LABELS, mobilenet_v2, mobilenet_v2_network};
@@ -10,7 +8,7 @@ use serde_json::Value;
 
 /// The tensor `embedded.input` of `tests/golden/formula.py`, from -1 to 1.
 fn formula_input() -> Tensor<f32> {
-    Tensor::from_shape_vec([1, 224, 224, 3], common::values("embedded.input", 224 * 224 * 3)).unwrap()
+    Tensor::from_shape_vec([1, 224, 224, 3], crate::common::values("embedded.input", 224 * 224 * 3)).unwrap()
 }
 
 fn numbers(values: &Value) -> impl Iterator<Item = f64> {
@@ -19,7 +17,7 @@ fn numbers(values: &Value) -> impl Iterator<Item = f64> {
 
 #[test]
 fn embedded_logits_equal_pytorch_on_every_level() {
-    let golden: Value = serde_json::from_str(include_str!("golden/logits_v2_f16.json")).unwrap();
+    let golden: Value = serde_json::from_str(include_str!("../golden/logits_v2_f16.json")).unwrap();
     let (net, input) = (mobilenet_v2_network().unwrap(), formula_input());
     for level in SimdLevel::available() {
         let runtime = Runtime::new().level(level).unwrap();
@@ -34,7 +32,7 @@ fn embedded_logits_equal_pytorch_on_every_level() {
 
 #[test]
 fn photos_get_torchvisions_probabilities() {
-    let golden: Value = serde_json::from_str(include_str!("golden/photos.json")).unwrap();
+    let golden: Value = serde_json::from_str(include_str!("../golden/photos.json")).unwrap();
     let classifier = mobilenet_v2().unwrap();
     for (file, first) in [("chelsea.png", "Egyptian cat"), ("coffee.png", "espresso")] {
         let photo = golden["photos"].as_array().unwrap().iter().find(|photo| photo["file"] == file).unwrap();

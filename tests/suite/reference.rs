@@ -3,9 +3,6 @@
 //! The weights are too large for the repository: the folder that holds them is named by the environment variable
 //! `MOBILENET_REFERENCE_DATA`. Without it these tests say so and pass.
 
-#[path = "common/npy.rs"]
-mod npy;
-
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
@@ -48,9 +45,9 @@ fn v1(folder: &Path) -> Network<f32> {
 
 /// Runs the reference input on every level and compares with the reference logits.
 fn assert_logits(net: &Network<f32>, folder: &Path, name: &str, bound: f32) {
-    let (shape, input) = npy::read(&folder.join(format!("ref_{name}_chelsea_input.npy")));
+    let (shape, input) = crate::npy::read(&folder.join(format!("ref_{name}_chelsea_input.npy")));
     let input = Tensor::from_nchw(shape.try_into().expect("4 axes"), &input).unwrap();
-    let (_, expected) = npy::read(&folder.join(format!("ref_{name}_chelsea_logits.npy")));
+    let (_, expected) = crate::npy::read(&folder.join(format!("ref_{name}_chelsea_logits.npy")));
     for level in SimdLevel::available() {
         let logits = net.forward_with(&input, &Runtime::new().level(level).unwrap()).unwrap();
         assert_eq!(logits.as_slice().len(), expected.len());
@@ -62,7 +59,7 @@ fn assert_logits(net: &Network<f32>, folder: &Path, name: &str, bound: f32) {
 
 /// Classifies every photo of the folder and compares with the other framework's ten best.
 fn assert_probabilities(net: Network<f32>, folder: &Path, key: &str) {
-    let golden: Value = serde_json::from_str(include_str!("golden/photos.json")).unwrap();
+    let golden: Value = serde_json::from_str(include_str!("../golden/photos.json")).unwrap();
     let source = net.source();
     let preprocess = Preprocess::of(source, net.architecture());
     let classifier = Classifier::new(net, preprocess, imagenet_labels(source)).unwrap();

@@ -3,8 +3,8 @@
 use mobilenet::Error;
 use mobilenet::layers::StateDict;
 
-use crate::files::{good_bytes, safetensors};
-use crate::{assert_refused, open, refused};
+use super::files::{good_bytes, safetensors};
+use super::{assert_refused, open, refused};
 
 fn header(dtype: &str, shape: &str, offsets: &str) -> String {
     format!(r#"{{"x":{{"dtype":"{dtype}","shape":{shape},"data_offsets":{offsets}}}}}"#)

@@ -1,5 +1,5 @@
 //! What several test files share: reproducible values. See `golden/formula.py` for the other side of the formula.
-#![allow(dead_code, reason = "each test file uses its part")]
+#![allow(dead_code, reason = "each test program uses its part")]
 
 /// Element `index` of the tensor `name`, in `[0, 1)`, exact in `f32`.
 pub(crate) fn uniform(name: &str, index: usize) -> f64 {

@@ -9,7 +9,7 @@ const ARCHITECTURES: [Architecture; 2] = [Architecture::MobileNetV1, Architectur
 
 /// One photo of `tests/golden/photos.json` that is in the repository.
 fn golden(file: &str) -> (Image, Value) {
-    let golden: Value = serde_json::from_str(include_str!("golden/photos.json")).unwrap();
+    let golden: Value = serde_json::from_str(include_str!("../golden/photos.json")).unwrap();
     let photo = golden["photos"].as_array().unwrap().iter().find(|photo| photo["file"] == file).unwrap().clone();
     (open(format!("examples/images/{file}")).unwrap(), photo)
 }

@@ -81,12 +81,12 @@ fn half_precision_rounds_once() {
 fn source_is_never_guessed_nor_overruled() {
     let ours = state::<f32>(Some(WeightSource::Keras)).to_bytes(Precision::Full).unwrap();
     let none = state::<f32>(None).to_bytes(Precision::Full).unwrap();
-    let foreign = crate::files::good_safetensors();
+    let foreign = super::files::good_safetensors();
     for (bytes, source) in [
         (&ours, Some(WeightSource::Timm)),
         (&none, Some(WeightSource::Timm)),
         (&foreign, None),
-        (&crate::files::good_archive(), None),
+        (&super::files::good_archive(), None),
     ] {
         assert!(matches!(StateDict::<f32>::from_bytes(bytes, source), Err(Error::Invalid { .. })));
     }

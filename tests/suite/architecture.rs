@@ -90,7 +90,7 @@ fn documented_table_is_the_enforced_one() {
         .iter()
         .map(|(module, imports)| ((*module).into(), imports.iter().map(|&name| name.into()).collect()))
         .collect();
-    assert_eq!(documented, enforced, "docs/architecture.md and tests/architecture.rs disagree");
+    assert_eq!(documented, enforced, "docs/architecture.md and tests/suite/architecture.rs disagree");
 }
 
 #[test]

@@ -9,14 +9,10 @@
 //! An input that is off by 1e-15 moves the `f64` run by less than 1e-12 in this metric, and PyTorch's own `f32` run is
 //! within 2e-4 of it (`make_train.py --stability`).
 
-mod common;
-#[path = "common/golden.rs"]
-mod golden;
-
 use std::collections::HashMap;
 
-use common::levels;
-use golden::{fill, input, json, number, shape, tensors};
+use crate::common::levels;
+use crate::golden_files::{fill, input, json, number, shape, tensors};
 use mobilenet::layers::{Gradient, Layer, Parameter, Role, Signal, Tape};
 use mobilenet::models::Network;
 use mobilenet::train::{AdamW, CrossEntropy, Optimizer, RmsProp, Sgd};

@@ -1,7 +1,7 @@
 //! The restricted pickle reader: each thing Python's would do and this one must not.
 
-use crate::files::{PickleBuilder, archive};
-use crate::{assert_refused, open};
+use super::files::{PickleBuilder, archive};
+use super::{assert_refused, open};
 
 /// Opens an archive with this pickle.
 fn in_archive(pickle: PickleBuilder) -> Vec<u8> {
@@ -92,7 +92,7 @@ fn stack_and_marks_do_not_underflow() {
     for pickle in
         ["", "0", "2", "a", "s", "e", "u", "t", "1", "R", "b", "Q", "(0", "(s", "N(s", "(a", "N(R", "q\0", "NN(b"]
     {
-        let reason = crate::refused(&in_archive(PickleBuilder::new().raw(pickle)));
+        let reason = super::refused(&in_archive(PickleBuilder::new().raw(pickle)));
         assert!(reason.contains("stack is empty") || reason.contains("no mark"), "{pickle:?}: {reason}");
     }
     let pickle = PickleBuilder::new().raw([b'N', 0x86]);

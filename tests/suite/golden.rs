@@ -1,11 +1,7 @@
 //! Layers and networks against PyTorch, TensorFlow, timm, transformers and Keras: see `golden/README.md`.
 
-mod common;
-#[path = "common/golden.rs"]
-mod golden;
-
-use common::levels;
-use golden::{fill, json, number, shape, tensors};
+use crate::common::levels;
+use crate::golden_files::{fill, json, number, shape, tensors};
 use mobilenet::engine::CompileOptions;
 use mobilenet::kernels::reference::Pooling;
 use mobilenet::layers::{
@@ -25,7 +21,7 @@ fn cases(name: &str) -> Vec<Value> {
 
 fn input<T: Element>(case: &Value) -> Tensor<T> {
     let name = format!("{}.input", case["name"].as_str().unwrap());
-    golden::input(&name, shape(&case["input"]), case["input_scale"].as_f64().unwrap_or(1.0))
+    crate::golden_files::input(&name, shape(&case["input"]), case["input_scale"].as_f64().unwrap_or(1.0))
 }
 
 fn padding(case: &Value) -> Padding {

@@ -3,12 +3,10 @@
 //! An engine's sums round elsewhere than a forward's, so they agree to 1e-4 of the size of what was summed; threads,
 //! batches, clones and views must not change a bit.
 
-mod common;
-
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::LazyLock;
 
-use common::{levels, values};
+use crate::common::{levels, values};
 use mobilenet::check::{Tolerance, compare};
 use mobilenet::engine::{CompileOptions, Engine, Filter, FilterWeights, Graph, Value};
 use mobilenet::layers::{

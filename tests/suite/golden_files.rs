@@ -1,5 +1,4 @@
 //! Reads the files of `tests/golden`, and fills layers with the values of `golden/formula.py`.
-#![allow(dead_code, reason = "each test file uses its part")]
 
 use std::collections::HashMap;
 use std::path::PathBuf;

@@ -8,7 +8,7 @@ use mobilenet::ndarray::{ArrayD, Dimension, IxDyn};
 use mobilenet::{Error, LoadMode, MobileNetV1, MobileNetV2, Result, WeightSource};
 use serde_json::json;
 
-use crate::files::safetensors;
+use super::files::safetensors;
 
 /// Arrays of these names, their elements counted up from zero.
 fn arrays(named: &[(&str, &[usize])]) -> Vec<(String, ArrayD<f32>)> {
@@ -96,7 +96,7 @@ fn assert_golden(key: &str, source: WeightSource, rows: &[Row], mut net: Network
 
 #[test]
 fn golden_names_load_strictly_with_every_element_in_its_place() {
-    let golden: BTreeMap<String, Vec<Row>> = serde_json::from_str(include_str!("../golden/names.json")).unwrap();
+    let golden: BTreeMap<String, Vec<Row>> = serde_json::from_str(include_str!("../../golden/names.json")).unwrap();
     let sources = [
         ("torchvision_v2", WeightSource::Torchvision),
         ("timm_v1", WeightSource::Timm),
