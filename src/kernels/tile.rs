@@ -452,14 +452,13 @@ impl Weights<'_> {
         mut sums: [[V; VECTORS]; ROWS],
         output: &mut PixelsMut<'_, f32>,
     ) {
-        if let Some(part) = self.part {
-            unroll!(r < ROWS, 28, {
-                let residual = self.residual.map(|(map, _)| &map.data[at.start::<STEP>(map.strides, r)..]);
-                let output = &mut output.data[at.start::<STEP>(output.strides, r)..][..part];
-                // A copy: were the sums themselves lent, they would live in memory.
-                let sum = sums[r][0];
-                store_part(sum.as_slice(), residual, self.clamp, output);
-            });
+        if let (true, Some(part)) = (const { VECTORS == 1 }, self.part) {
+            let mut rows = [[0.0; BLOCK]; ROWS];
+            unroll!(r < ROWS, 28, { sums[r][0].store_slice(&mut rows[r][..V::LEN]) });
+            let residual = self.residual.map(|(map, _)| &map.data[at.start::<STEP>(map.strides, 0)..]);
+            let steps = [pixel_step::<STEP>(output.strides), self.residual.map_or(0, |(map, _)| map.strides.pixel)];
+            let output = &mut output.data[at.start::<STEP>(output.strides, 0)..];
+            store_parts(&rows, part, self.clamp, residual, output, steps);
             return;
         }
         if let Some((map, vectors)) = self.residual {
@@ -532,10 +531,20 @@ fn prefetch(from: &[f32], at: usize) {
     let _ = (from, at);
 }
 
-/// Fewer channels than a vector holds.
+/// As [`Weights::finish`], of rows with `part` channels, which are fewer than a vector holds. `steps` lie between the
+/// pixels of the output, and of the residual.
 #[inline(never)]
-fn store_part(sums: &[f32], residual: Option<&[f32]>, clamp: Clamp<f32>, output: &mut [f32]) {
-    for (i, (output, sum)) in output.iter_mut().zip(sums).enumerate() {
-        *output = clamp.apply(residual.map_or(*sum, |residual| sum + residual[i]));
+fn store_parts(
+    rows: &[[f32; BLOCK]],
+    part: usize,
+    clamp: Clamp<f32>,
+    residual: Option<&[f32]>,
+    output: &mut [f32],
+    steps: [usize; 2],
+) {
+    for (r, sums) in rows.iter().enumerate() {
+        for (i, (output, sum)) in output[r * steps[0]..][..part].iter_mut().zip(sums).enumerate() {
+            *output = clamp.apply(residual.map_or(*sum, |residual| sum + residual[r * steps[1] + i]));
+        }
     }
 }
