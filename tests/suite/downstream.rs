@@ -36,7 +36,8 @@ fn run(name: &str, dependency: &str, main: &str) -> String {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
     std::fs::create_dir_all(folder.join("src")).unwrap();
     let manifest = format!(
-        "[package]\nname = \"{name}\"\nedition = \"2024\"\n[dependencies.mobilenet]\npath = {:?}\n{dependency}\n[workspace]\n",
+        "[package]\nname = \"{name}\"\nedition = \"2024\"\n[dependencies.mobilenet]\npath = {:?}\n{dependency}\n\
+         [profile.dev]\ndebug = false\nincremental = false\n[workspace]\n",
         env!("CARGO_MANIFEST_DIR")
     );
     std::fs::write(folder.join("Cargo.toml"), manifest).unwrap();
