@@ -55,12 +55,9 @@ fn run(name: &str, dependency: &str, main: &str) -> String {
     String::from_utf8(output.stdout).unwrap().trim().to_owned()
 }
 
+/// One test: two would wait for each other's compiler, on the threads that other tests need.
 #[test]
-fn crate_without_default_features_builds_and_runs() {
+fn crate_builds_and_runs_without_default_features_and_with_them() {
     assert_eq!(run("small", "default-features = false", SMALL), "[1, 5, 5, 8]");
-}
-
-#[test]
-fn crate_with_default_features_saves_and_loads() {
     assert_eq!(run("whole", "features = [\"safetensors\"]", WHOLE), "equal");
 }
