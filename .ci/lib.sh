@@ -35,9 +35,6 @@ install_packages() {
         skip "cannot install ${missing[*]}"
 }
 
-# For what is compiled and never run: every instance, not optimised.
-NOT_OPTIMISED=--config=profile.dev.package.mobilenet.opt-level=0
-
 # Debian's Rust; its cargo is run by path with `RUSTC` set, and with the target folder of its own below `target`.
 install_debian_rust() {
     install_packages rustc-web cargo-web rust-web-src libstd-rust-web-dev
