@@ -1,4 +1,4 @@
-//! What several test files share: reproducible values. See `golden/formula.py` for the other side of the formula.
+//! What several test files share: reproducible values. See `tests/golden/formula.py` for the other side.
 #![allow(dead_code, reason = "each test program uses its part")]
 
 /// Element `index` of the tensor `name`, in `[0, 1)`, exact in `f32`.

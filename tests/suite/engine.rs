@@ -6,7 +6,6 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::LazyLock;
 
-use crate::common::{levels, values};
 use mobilenet::check::{Tolerance, compare};
 use mobilenet::engine::{CompileOptions, Engine, Filter, FilterWeights, Graph, Value};
 use mobilenet::layers::{
@@ -22,6 +21,8 @@ use mobilenet::{
 use proptest::prelude::*;
 use proptest::sample::select;
 use proptest::test_runner::RngSeed;
+
+use crate::common::{levels, values};
 
 const KERAS_V1: Padding = Padding::Explicit { top: 0, bottom: 1, left: 0, right: 1 };
 const LOPSIDED: Padding = Padding::Explicit { top: 2, bottom: 0, left: 1, right: 3 };

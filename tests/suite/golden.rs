@@ -1,7 +1,5 @@
-//! Layers and networks against PyTorch, TensorFlow, timm, transformers and Keras: see `golden/README.md`.
+//! Layers and networks against PyTorch, TensorFlow, timm, transformers and Keras: see `tests/golden/README.md`.
 
-use crate::common::levels;
-use crate::golden_files::{fill, json, number, shape, tensors};
 use mobilenet::engine::CompileOptions;
 use mobilenet::kernels::reference::Pooling;
 use mobilenet::layers::{
@@ -14,6 +12,9 @@ use mobilenet::{
     Architecture, Element, MobileNetV1, MobileNetV2, Padding, Runtime, SimdLevel, Tensor, WeightSource, Window, ops,
 };
 use serde_json::Value;
+
+use crate::common::levels;
+use crate::golden_files::{fill, json, number, shape, tensors};
 
 fn cases(name: &str) -> Vec<Value> {
     json(name)["cases"].as_array().unwrap().clone()

@@ -1,4 +1,4 @@
-//! Reads the files of `tests/golden`, and fills layers with the values of `golden/formula.py`.
+//! Reads the files of `tests/golden`, and fills layers with the values of its `formula.py`.
 
 use std::collections::HashMap;
 use std::path::PathBuf;

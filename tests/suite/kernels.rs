@@ -3,7 +3,6 @@
 //! The reference runs in `f64` over the same values; the tolerance of an output is the bound of a sum of `k` products
 //! in `f32`, `(k + 2) * eps * sum of |x * w|`, which the reference computes too, from the magnitudes.
 
-use crate::common::{levels, values};
 use mobilenet::kernels::reference::Pooling;
 use mobilenet::kernels::{
     BLOCK, Clamp, Group, KeptRows, PackedDepthwise, PackedWeights, PaddedRows, Pixels, PixelsMut, Strides, conv,
@@ -13,6 +12,8 @@ use mobilenet::kernels::{
 use mobilenet::shape::Conv2dGeometry;
 use mobilenet::{Padding, SimdLevel, Window};
 use proptest::prelude::*;
+
+use crate::common::{levels, values};
 
 const CHANNELS: [usize; 10] = [1, 3, 7, 8, 15, 16, 17, 33, 96, 1000];
 /// Less than a block and more, by half a block and by less.

@@ -1,4 +1,4 @@
-//! The tests, in one program: it takes the compiler a twentieth of the time that one for each file would. What counts
+//! The tests, in one program: each for itself would compile the generic code of layers and gradients again. What counts
 //! the allocations of its process has a program of its own.
 
 mod architecture;

@@ -1,8 +1,9 @@
 //! SIMD levels and threads: every level agrees, the thread count changes no bit, impossible requests are errors.
 
-use crate::common::values;
 use mobilenet::check::{Tolerance, assert_close};
 use mobilenet::{Error, Layer, MobileNetV1, MobileNetV2, Runtime, SimdLevel, Tensor};
+
+use crate::common::values;
 
 /// Networks whose channels fill no vector evenly, one of each family.
 fn networks() -> [(&'static str, Box<dyn Layer<f32>>); 2] {

@@ -1,4 +1,4 @@
-//! Five training steps of whole networks against PyTorch: see `golden/README.md` and `golden/make_train.py`.
+//! Five training steps of whole networks against PyTorch: see `README.md` and `make_train.py` of `tests/golden`.
 //!
 //! The metric. A loss may be off by the tolerance times the loss. Of each tensor the golden file has a digest: sum, sum
 //! of magnitudes `S` and four of its `n` elements. The sums may be off by the tolerance times `S`; an element by the
@@ -11,13 +11,14 @@
 
 use std::collections::HashMap;
 
-use crate::common::levels;
-use crate::golden_files::{fill, input, json, number, shape, tensors};
 use mobilenet::layers::{Gradient, Layer, Parameter, Role, Signal, Tape};
 use mobilenet::models::Network;
 use mobilenet::train::{AdamW, CrossEntropy, Optimizer, RmsProp, Sgd};
 use mobilenet::{Element, MobileNetV1, MobileNetV2, Runtime, WeightSource};
 use serde_json::Value;
+
+use crate::common::levels;
+use crate::golden_files::{fill, input, json, number, shape, tensors};
 
 /// What `make_train.py` adds to the shift of every batch norm.
 const SHIFT: f64 = 2.5;
