@@ -28,6 +28,7 @@
 
 extern crate alloc;
 
+mod aligned;
 pub mod check;
 #[cfg(feature = "image")]
 pub mod classifier;

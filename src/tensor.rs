@@ -3,12 +3,13 @@
 //! One layout (`[N, H, W, C]`, row-major, contiguous) means that a SIMD register always holds neighbouring
 //! channels of one pixel, and that a decoded image is already in order.
 
+use alloc::vec;
 use alloc::vec::Vec;
 
-use ndarray::{Array4, ArrayView2, ArrayView4, ArrayViewMut4, Axis};
+use ndarray::{Array1, Array4, ArrayView2, ArrayView4, ArrayViewMut4, Axis};
 
 use crate::shape::{Shape, element_count};
-use crate::{Element, Error, Result};
+use crate::{Element, Error, Result, aligned};
 
 /// A batch of images or feature maps, `[N, H, W, C]`, contiguous.
 ///
@@ -33,8 +34,49 @@ impl<T: Element> Tensor<T> {
     ///
     /// If the shape does not fit memory.
     pub fn zeros(shape: Shape) -> Result<Self> {
-        element_count("tensor", &shape)?;
-        Ok(Self { array: Array4::zeros(shape) })
+        Self::in_memory(shape, vec![T::zero(); Self::memory_len("tensor", shape)?])
+    }
+
+    /// Elements that [`Tensor::in_memory`] needs for a shape.
+    ///
+    /// # Errors
+    ///
+    /// If the shape does not fit memory.
+    pub(crate) fn memory_len(operation: &'static str, shape: Shape) -> Result<usize> {
+        Ok(element_count(operation, &shape)? + aligned::room::<T>())
+    }
+
+    /// A tensor of what this memory holds from the start of a cache line on.
+    ///
+    /// # Errors
+    ///
+    /// If the memory is shorter than [`Tensor::memory_len`].
+    pub(crate) fn in_memory(shape: Shape, memory: Vec<T>) -> Result<Self> {
+        let (found, expected) = (memory.len(), Self::memory_len("tensor", shape)?);
+        if found < expected {
+            return Err(Error::shape("tensor", "memory", &[found], format_args!("at least [{expected}]")));
+        }
+        let start = aligned::start(&memory);
+        let count = expected - aligned::room::<T>();
+        let mut values = Array1::from_vec(memory);
+        values.slice_axis_inplace(Axis(0), (start..start + count).into());
+        let array = values.into_shape_with_order(shape);
+        array.map(|array| Self { array }).map_err(|error| Error::shape("tensor", "shape", &shape, error))
+    }
+
+    /// All memory, with elements before and after the tensor's.
+    pub(crate) fn into_memory(self) -> Vec<T> {
+        self.array.into_raw_vec_and_offset().0
+    }
+
+    /// The same elements, in another shape.
+    ///
+    /// # Errors
+    ///
+    /// If it has another number of elements.
+    pub(crate) fn reshaped(self, shape: Shape) -> Result<Self> {
+        let array = self.array.into_shape_with_order(shape);
+        array.map(|array| Self { array }).map_err(|error| Error::shape("tensor", "shape", &shape, error))
     }
 
     /// A tensor whose element at `[n, h, w, c]` is `value([n, h, w, c])`.
@@ -176,7 +218,11 @@ impl<T: Element> Tensor<T> {
     /// The elements in `[N, H, W, C]` order.
     #[must_use]
     pub fn into_vec(self) -> Vec<T> {
-        self.array.into_raw_vec_and_offset().0
+        let len = self.array.len();
+        let (mut values, start) = self.array.into_raw_vec_and_offset();
+        values.truncate(start.unwrap_or(0) + len);
+        values.drain(..start.unwrap_or(0));
+        values
     }
 
     /// Adds a batch axis to one image or map `[H, W, C]`.
@@ -189,19 +235,7 @@ impl<T: Element> Tensor<T> {
 impl<T: Element> From<Array4<T>> for Tensor<T> {
     /// Takes the array; copies only if it is not in standard layout.
     fn from(array: Array4<T>) -> Self {
-        if array.is_standard_layout() && array.len() == array.as_slice().map_or(0, <[T]>::len) {
-            // Rebuilt from its vector so that `into_vec` never carries elements outside the view.
-            let shape = array.dim();
-            let (values, offset) = array.into_raw_vec_and_offset();
-            if offset.unwrap_or(0) == 0 && values.len() == shape.0 * shape.1 * shape.2 * shape.3 {
-                return Self { array: Array4::from_shape_vec(shape, values).expect("same number of elements") };
-            }
-            let start = offset.unwrap_or(0);
-            let count = shape.0 * shape.1 * shape.2 * shape.3;
-            let values = values[start..start + count].to_vec();
-            return Self { array: Array4::from_shape_vec(shape, values).expect("same number of elements") };
-        }
-        Self::from(array.view())
+        if array.is_standard_layout() { Self { array } } else { Self::from(array.view()) }
     }
 }
 

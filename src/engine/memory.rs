@@ -1,12 +1,13 @@
 //! Memory of packed weights and of activations.
 //!
-//! Floats that start on a cache line, as vectors of 64 bytes that cross two lines load at half the speed. Large ones
-//! are mapped and offered to the system as huge pages (feature `huge-pages`, Linux): a network's weights are read once
-//! per run, and with pages of 4 KiB each of them is a miss of the address cache.
+//! Floats that start on a cache line. Large ones are mapped and offered to the system as huge pages (feature
+//! `huge-pages`, Linux): a network's weights are read once per run, and with pages of 4 KiB each of them is a miss of
+//! the address cache.
 
 use alloc::vec::Vec;
 use core::fmt;
 
+use crate::aligned::Aligned;
 use crate::kernels::BLOCK;
 
 /// From this size on, in floats, memory is mapped: half a huge page.
@@ -20,8 +21,7 @@ pub(super) struct Memory {
 }
 
 enum Store {
-    /// The vector, and its first float on a cache line.
-    Heap(Vec<f32>, usize),
+    Heap(Aligned<f32>),
     /// The map, and the bytes before its first huge page.
     #[cfg(all(feature = "huge-pages", target_os = "linux"))]
     Mapped(memmap2::MmapMut, usize),
@@ -35,9 +35,7 @@ impl Memory {
         {
             return Self { len, store };
         }
-        let data = alloc::vec![0.0; len + BLOCK];
-        let start = data.as_ptr().align_offset(BLOCK * size_of::<f32>()).min(BLOCK);
-        Self { len, store: Store::Heap(data, start) }
+        Self { len, store: Store::Heap(Aligned::new(len)) }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -46,7 +44,7 @@ impl Memory {
 
     pub(super) fn as_slice(&self) -> &[f32] {
         match &self.store {
-            Store::Heap(data, start) => &data[*start..][..self.len],
+            Store::Heap(data) => data,
             #[cfg(all(feature = "huge-pages", target_os = "linux"))]
             Store::Mapped(map, start) => &bytemuck::cast_slice(&map[*start..])[..self.len],
         }
@@ -54,7 +52,7 @@ impl Memory {
 
     pub(super) fn as_mut_slice(&mut self) -> &mut [f32] {
         match &mut self.store {
-            Store::Heap(data, start) => &mut data[*start..][..self.len],
+            Store::Heap(data) => data,
             #[cfg(all(feature = "huge-pages", target_os = "linux"))]
             Store::Mapped(map, start) => &mut bytemuck::cast_slice_mut(&mut map[*start..])[..self.len],
         }

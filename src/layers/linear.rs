@@ -118,7 +118,7 @@ impl<T: Element> Layer<T> for Linear<T> {
         tape.recycle_gradient(d_output);
         tape.recycle(rows);
         let Some(map) = d_input else { return Ok(None) };
-        Ok(Some(Gradient { map: Tensor::from_shape_vec(shape, map.into_vec())?, sums, through: None }))
+        Ok(Some(Gradient { map: map.reshaped(shape)?, sums, through: None }))
     }
 
     fn lower<'a>(&'a self, graph: &mut Graph<'a>, name: &str, input: Value) -> Result<Value> {
@@ -236,8 +236,7 @@ impl<T: Element> Layer<T> for Flatten {
 
     fn backward(&mut self, d_output: Gradient<T>, tape: &mut Tape<T>) -> Result<Option<Gradient<T>>> {
         let shape: Shape = tape.pop()?;
-        let values = d_output.into_tensor(tape)?.into_vec();
-        Ok(Some(Gradient::new(Tensor::from_shape_vec(shape, values)?)))
+        Ok(Some(Gradient::new(d_output.into_tensor(tape)?.reshaped(shape)?)))
     }
 
     fn lower<'a>(&'a self, graph: &mut Graph<'a>, name: &str, input: Value) -> Result<Value> {

@@ -77,8 +77,7 @@ impl<T: Element> Signal<T> {
             return Ok(self);
         }
         let needs_gradient = self.needs_gradient;
-        let values = self.into_tensor(tape)?.into_vec();
-        Ok(Self::output(Tensor::from_shape_vec(shape, values)?, needs_gradient))
+        Ok(Self::output(self.into_tensor(tape)?.reshaped(shape)?, needs_gradient))
     }
 
     /// The values, everything applied.

@@ -14,7 +14,6 @@ use core::fmt;
 
 use super::frozen::Frozen;
 use super::{Gradient, Signal, derive_seed};
-use crate::shape::element_count;
 use crate::{Element, Error, Result, Runtime, Shape, Tensor};
 
 /// Records of a forward pass, scratch memory, and the source of randomness.
@@ -117,13 +116,13 @@ impl<T: Element> Tape<T> {
     ///
     /// If the shape has more elements than can be counted.
     pub fn tensor(&mut self, shape: Shape) -> Result<Tensor<T>> {
-        let len = element_count("tape", &shape)?;
+        let len = Tensor::<T>::memory_len("tape", shape)?;
         let fits = |spare: &Vec<T>| spare.len() >= len && spare.len() / 2 <= len;
         let best = (0..self.spare.len()).filter(|&at| fits(&self.spare[at])).min_by_key(|&at| self.spare[at].len());
-        let mut values = best.map_or_else(|| vec![T::zero(); len], |at| self.spare.swap_remove(at));
-        values.truncate(len);
-        *self.lent.entry(len).or_default() += 1;
-        Tensor::from_shape_vec(shape, values)
+        let memory = best.map_or_else(|| vec![T::zero(); len], |at| self.spare.swap_remove(at));
+        let tensor = Tensor::in_memory(shape, memory)?;
+        *self.lent.entry(tensor.as_slice().len()).or_default() += 1;
+        Ok(tensor)
     }
 
     /// Gives back memory of [`Tape::tensor`].
@@ -132,10 +131,12 @@ impl<T: Element> Tape<T> {
             None | Some(0) => return,
             Some(count) => *count -= 1,
         }
-        let mut values = tensor.into_vec();
-        // The elements beyond its length are still initialised ones, but only a longer vector may say so.
-        values.resize(values.capacity(), T::zero());
-        self.spare.push(values);
+        // Memory that a caller brought in may lack room to start on a cache line.
+        let expected = Tensor::<T>::memory_len("tape", tensor.shape());
+        let memory = tensor.into_memory();
+        if expected.is_ok_and(|expected| memory.len() >= expected) {
+            self.spare.push(memory);
+        }
     }
 
     pub(super) fn recycle(&mut self, signal: Signal<T>) {
@@ -170,7 +171,8 @@ mod tests {
             let (map, _output) = (tape.tensor([1, 2, 2, 5]).unwrap(), tape.tensor([1, 1, 1, 7]).unwrap());
             tape.recycle_tensor(map);
             tape.recycle_tensor(input);
-            assert_eq!(tape.spare.iter().map(Vec::len).collect::<Vec<_>>(), [20]);
+            let lens: Vec<_> = tape.spare.iter().map(Vec::len).collect();
+            assert_eq!(lens, [Tensor::<f32>::memory_len("tape", [1, 2, 2, 5]).unwrap()]);
         }
     }
 }

@@ -4,11 +4,12 @@
 //! gives rows of the output to the runtime's threads. `f64` runs the reference kernels, pointwise through
 //! matrixmultiply.
 
-use alloc::vec;
+use alloc::vec::Vec;
 
 use ndarray::{ArrayView2, ArrayView4};
 
 use super::{Epilogue, contiguous};
+use crate::aligned::Aligned;
 use crate::kernels::{self, Clamp, Group, KeptRows, PackedDepthwise, PackedWeights, Pixels, PixelsMut, reference};
 use crate::shape::Conv2dGeometry;
 use crate::{Element, Error, Result, Runtime, Shape, Tensor, Window};
@@ -104,7 +105,7 @@ fn pointwise_f32(
         }
         return;
     }
-    let mut packed = vec![0.0; PackedWeights::len(level, inputs, outputs)];
+    let mut packed = Aligned::new(PackedWeights::len(level, inputs, outputs));
     let weights = PackedWeights::pack(level, Pixels::dense(weight, [1, inputs], outputs), epilogue.bias, &mut packed);
     let rows = piece_of(input.count(), runtime).next_multiple_of(kernels::TILES);
     runtime.for_each_chunk(output, rows * outputs, |piece, output| {
@@ -188,10 +189,10 @@ pub fn depthwise_conv2d<T: Element>(
     match (T::as_f32(input), T::as_f32(weight), T::as_f32_mut(output.as_mut_slice())) {
         (Some(input), Some(weight), Some(output)) if vectors => {
             let EpilogueF32 { bias, clamp, .. } = epilogue.in_f32();
-            let mut packed = vec![0.0; PackedDepthwise::len(geometry.taps(), c)];
+            let mut packed = Aligned::new(PackedDepthwise::len(geometry.taps(), c));
             let weights = PackedDepthwise::pack(geometry.taps(), c, weight, bias, &mut packed);
             for_each_piece(output, shape, runtime, |image, first_row, mut output| {
-                let mut scratch = vec![0.0; kernels::depthwise_scratch_len(&geometry)];
+                let mut scratch = Aligned::new(kernels::depthwise_scratch_len(&geometry));
                 let input = Pixels::dense(&input[image * image_len..], [h, w], c);
                 let level = runtime.simd_level();
                 kernels::depthwise(level, &geometry, &weights, input, clamp, first_row, &mut output, &mut scratch);
@@ -278,8 +279,8 @@ fn conv_f32(
     let depth = geometry.taps() * inputs;
     let level = runtime.simd_level();
     let packed_len = PackedWeights::len(level, depth, outputs);
-    let mut packed = vec![0.0; groups * packed_len];
-    let groups: vec::Vec<_> = packed
+    let mut packed = Aligned::new(groups * packed_len);
+    let groups: Vec<_> = packed
         .chunks_exact_mut(packed_len)
         .enumerate()
         .map(|(group, packed)| {
@@ -290,7 +291,7 @@ fn conv_f32(
         })
         .collect();
     for_each_piece(output, shape, runtime, |image, first_row, output| {
-        let mut scratch = vec![0.0; kernels::conv_scratch_len(geometry, channels)];
+        let mut scratch = Aligned::new(kernels::conv_scratch_len(geometry, channels));
         let input = Pixels::dense(&input[image * image_len..], geometry.input, channels);
         for (index, group) in groups.iter().enumerate() {
             let mut output = PixelsMut::new(&mut output.data[index * outputs..], output.size, outputs, shape[3]);

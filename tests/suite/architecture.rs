@@ -13,15 +13,16 @@ use proc_macro2::{Delimiter, TokenStream, TokenTree};
 
 /// What each top-level module may import. Equal to the table of `docs/architecture.md`, which gives the reasons.
 const ARROWS: &[(&str, &[&str])] = &[
+    ("aligned", &[]),
     ("error", &[]),
     ("element", &[]),
     ("shape", &["error"]),
     ("source", &["error", "shape"]),
     ("kernels", &["shape", "element"]),
     ("runtime", &["error", "kernels"]),
-    ("tensor", &["error", "shape", "element"]),
-    ("ops", &["tensor", "runtime", "kernels", "shape", "element", "error"]),
-    ("engine", &["tensor", "runtime", "kernels", "shape", "element", "error"]),
+    ("tensor", &["aligned", "error", "shape", "element"]),
+    ("ops", &["tensor", "runtime", "kernels", "aligned", "shape", "element", "error"]),
+    ("engine", &["tensor", "runtime", "kernels", "aligned", "shape", "element", "error"]),
     ("layers", &["engine", "ops", "tensor", "runtime", "kernels", "source", "shape", "element", "error"]),
     ("models", &["layers", "engine", "ops", "tensor", "runtime", "kernels", "source", "shape", "element", "error"]),
     ("weights", &["layers", "tensor", "source", "shape", "element", "error"]),

@@ -12,7 +12,8 @@ use super::super::Epilogue;
 use super::super::conv::conv2d_into;
 use super::super::lazy::{GradientSums, Lazy, LazyGradient, Moments, PIECE, apply, mask, moments as moments_of};
 use super::product::{Product, outer};
-use super::{Backward, MOST_TASKS, Part, applied, at_least, combined, gather, gather_weight, zeroed};
+use super::{Backward, MOST_TASKS, Part, applied, combined, gather, gather_weight};
+use crate::aligned::Aligned;
 use crate::kernels::{BLOCK, SimdLevel};
 use crate::shape::Conv2dGeometry;
 use crate::{Element, Error, Result, Runtime, Tensor, Window};
@@ -115,11 +116,11 @@ struct Maps<'a, T> {
 /// Memory of a task.
 #[derive(Default)]
 struct Scratch<T> {
-    map: Vec<T>,
-    gradient: Vec<T>,
-    group_gradient: Vec<T>,
-    patches: Vec<T>,
-    d_patches: Vec<T>,
+    map: Aligned<T>,
+    gradient: Aligned<T>,
+    group_gradient: Aligned<T>,
+    patches: Aligned<T>,
+    d_patches: Aligned<T>,
 }
 
 impl<T: Element> Maps<'_, T> {
@@ -154,22 +155,22 @@ impl<T: Element> Maps<'_, T> {
     }
 
     /// What a piece adds to the gradient of its group's weight, if that is wanted.
-    fn add_weight(&self, piece: &Piece<'_>, map: &[T], gradient: &[T], part: &mut Part<T>, patches: &mut Vec<T>) {
+    fn add_weight(&self, piece: &Piece<'_>, map: &[T], gradient: &[T], part: &mut Part<T>, patches: &mut Aligned<T>) {
         if part.d_weight.is_empty() {
             return;
         }
         let GroupSize { depth, outputs } = self.size;
         let (pitch, pixels) = (self.size.pitch(), gradient.len() / self.size.pitch());
-        zeroed(patches, pixels * depth);
+        let patches = patches.zeroed(pixels * depth);
         piece.gather(map, patches);
         let d_weight = &mut part.d_weight[piece.group * depth * pitch..][..depth * pitch];
         outer(self.level, (patches, depth), (gradient, outputs), d_weight);
     }
 
     /// What a piece adds to the gradient of the input.
-    fn add_input(&self, piece: &Piece<'_>, gradient: &[T], d_input: &mut [T], d_patches: &mut Vec<T>) {
+    fn add_input(&self, piece: &Piece<'_>, gradient: &[T], d_input: &mut [T], d_patches: &mut Aligned<T>) {
         let pitch = self.size.pitch();
-        let d_patches = at_least(d_patches, gradient.len() / pitch * self.size.depth);
+        let d_patches = d_patches.resize(gradient.len() / pitch * self.size.depth);
         self.products[piece.group].rows(gradient, pitch, d_patches);
         piece.scatter(d_patches, d_input);
     }
@@ -194,9 +195,15 @@ impl GroupSize {
     }
 
     /// The group's columns of a gradient `[pixels, O]`, with pixels whole blocks apart.
-    fn columns<'s, T: Element>(self, gradient: &[T], group: usize, outputs: usize, scratch: &'s mut Vec<T>) -> &'s [T] {
+    fn columns<'s, T: Element>(
+        self,
+        gradient: &[T],
+        group: usize,
+        outputs: usize,
+        scratch: &'s mut Aligned<T>,
+    ) -> &'s [T] {
         let pitch = self.pitch();
-        zeroed(scratch, gradient.len() / outputs * pitch);
+        let scratch = scratch.zeroed(gradient.len() / outputs * pitch);
         for (to, from) in scratch.chunks_exact_mut(pitch).zip(gradient.chunks_exact(outputs)) {
             to[..self.outputs].copy_from_slice(&from[group * self.outputs..][..self.outputs]);
         }

@@ -12,7 +12,8 @@ use super::super::lazy::{
     Affine, GradientSums, Lazy, LazyGradient, Moments, apply, combine, mask, moments as moments_of,
 };
 use super::strip::{Band, BandShape, finished_rows, group_blocks, groups, halo, input_rows, strip_geometry, strips};
-use super::{Backward, Part, at_least, check_forward, gather, zeroed};
+use super::{Backward, Part, check_forward, gather};
+use crate::aligned::Aligned;
 use crate::kernels::{
     self, BLOCK, Clamp, GroupOf, MOST_TAPS, PackedDepthwise, PaddedRows, Pixels, PixelsMut, Strides, columns, reference,
 };
@@ -116,8 +117,13 @@ struct Forward<'a> {
 #[derive(Default)]
 struct ForwardScratch {
     input: Band,
-    output: Vec<[f32; BLOCK]>,
-    moments: [Vec<[f32; BLOCK]>; 2],
+    output: Aligned<f32>,
+    moments: [Aligned<f32>; 2],
+}
+
+/// The first `count` blocks of channels of this memory, whatever they are.
+fn blocks_mut(memory: &mut Aligned<f32>, count: usize) -> &mut [[f32; BLOCK]] {
+    memory.resize(count * BLOCK).as_chunks_mut().0
 }
 
 /// Room for the input of a strip.
@@ -135,7 +141,7 @@ impl Forward<'_> {
     fn run(&self, map: &[f32], output: &mut [f32], moments: Option<&mut Moments>) {
         let (g, channels) = (self.geometry, self.channels);
         let [input_len, output_len] = [g.input_pixels() * channels, g.output_pixels() * channels];
-        let mut packed = vec![0.0; PackedDepthwise::len(g.taps(), channels)];
+        let mut packed = Aligned::new(PackedDepthwise::len(g.taps(), channels));
         let _ = PackedDepthwise::pack_blocked(g.taps(), channels, self.weight, self.bias, &mut packed);
         // Mean and squares of each image's strips.
         let (images, strips_len) = (output.len() / output_len, strips(g, channels).len() * 2 * channels);
@@ -170,8 +176,8 @@ impl Forward<'_> {
         let blocks = group_blocks(channels);
         input.start(input_band(g, blocks, &most));
         let block_len = most.len() * g.output[1];
-        let made = at_least(made, blocks * block_len);
-        let [mean, squares] = moments.each_mut().map(|values| at_least(values, blocks));
+        let made = blocks_mut(made, blocks * block_len);
+        let [mean, squares] = moments.each_mut().map(|values| blocks_mut(values, blocks));
         for (first, lanes) in groups(channels) {
             input.restart();
             let of_map = GroupOf { size: g.input, channels, first, lanes, row: 0, block: 0 };
@@ -328,9 +334,9 @@ fn planes_backward<T: Element>(g: &Conv2dGeometry, work: Backward<'_, T>, runtim
 struct BackwardScratch {
     input: Band,
     d_output: Band,
-    d_input: Vec<[f32; BLOCK]>,
-    sums: [Vec<[f32; BLOCK]>; 2],
-    d_weight: Vec<[f32; BLOCK]>,
+    d_input: Aligned<f32>,
+    sums: [Aligned<f32>; 2],
+    d_weight: Aligned<f32>,
 }
 
 /// What an image adds to; empty where it is not wanted.
@@ -353,7 +359,7 @@ impl Planes<'_> {
         for (first, lanes) in groups(channels) {
             scratch.input.restart();
             scratch.d_output.restart();
-            zeroed(&mut scratch.d_weight, blocks * g.taps());
+            scratch.d_weight.zeroed(blocks * g.taps() * BLOCK);
             let of_input = GroupOf { size: g.input, channels, first, lanes, row: 0, block: 0 };
             for strip in strips(g, channels) {
                 let rows = strip.start.cast_signed() - halo.cast_signed()..strip.end.cast_signed();
@@ -371,7 +377,9 @@ impl Planes<'_> {
                     self.input_gradient(image, of_input, &strip, scratch, (d_input, gradients.sums));
                 }
             }
-            let blocks = (first..first + lanes).step_by(BLOCK).zip(scratch.d_weight.chunks_exact(g.taps()));
+            let blocks = (first..first + lanes)
+                .step_by(BLOCK)
+                .zip(scratch.d_weight.as_chunks::<BLOCK>().0.chunks_exact(g.taps()));
             for (first, sums) in blocks {
                 for (to, from) in gradients.d_weight.chunks_exact_mut(gradients.pitch).zip(sums) {
                     to[first..][..BLOCK].copy_from_slice(from);
@@ -388,7 +396,8 @@ impl Planes<'_> {
         });
         // All rows are there, those of the padding too.
         let geometry = Conv2dGeometry { output: [strip.len(), g.output[1]], before: [0, g.before[1]], ..*g };
-        let blocks = scratch.d_weight.chunks_exact_mut(g.taps()).take(group.lanes.div_ceil(BLOCK)).enumerate();
+        let (d_weight, _) = scratch.d_weight.as_chunks_mut();
+        let blocks = d_weight.chunks_exact_mut(g.taps()).take(group.lanes.div_ceil(BLOCK)).enumerate();
         for (block, sums) in blocks {
             let [input, d_output] = [scratch.input.plane(block, 0), scratch.d_output.plane(block, halo(g))];
             kernels::depthwise_weight_gradient(level, &geometry, input, d_output, sums);
@@ -422,8 +431,8 @@ impl Planes<'_> {
         let geometry = strip_geometry(g, strip, &finished);
         let (block_len, blocks) = (geometry.input_pixels(), group.lanes.div_ceil(BLOCK));
         let BackwardScratch { d_output, d_input: plane, sums: of_strip, .. } = scratch;
-        let plane = at_least(plane, blocks * block_len);
-        let [sum, spread] = of_strip.each_mut().map(|values| at_least(values, blocks));
+        let plane = blocks_mut(plane, blocks * block_len);
+        let [sum, spread] = of_strip.each_mut().map(|values| blocks_mut(values, blocks));
         for (block, plane) in plane.chunks_exact_mut(block_len).enumerate() {
             let weight = &self.weight[(group.first / BLOCK + block) * g.taps()..][..g.taps()];
             kernels::depthwise_input_gradient(level, &geometry, d_output.plane(block, halo(g)), weight, plane);

@@ -21,6 +21,7 @@ use alloc::vec::Vec;
 use core::ops::Range;
 
 use super::lazy::{Affine, GradientSums, Lazy, LazyGradient, Moments, check_affine, check_len, check_shape};
+use crate::aligned::Aligned;
 use crate::kernels::{SimdLevel, columns};
 use crate::{Element, Error, Result, Runtime, Shape, Tensor};
 
@@ -105,7 +106,7 @@ fn check_operands<T: Element>(
 /// A piece of work's share of the results, in memory that is used again and again.
 #[derive(Debug, Default)]
 struct Part<T> {
-    d_weight: Vec<T>,
+    d_weight: Aligned<T>,
     d_bias: Vec<f64>,
     sums: GradientSums,
 }
@@ -121,7 +122,7 @@ impl<T: Element> Part<T> {
 
     /// Of nothing yet; by the thread that adds to it.
     fn start(&mut self, [d_weight, d_bias, channels]: [usize; 3]) {
-        zeroed(&mut self.d_weight, d_weight);
+        self.d_weight.zeroed(d_weight);
         zeroed(&mut self.d_bias, d_bias);
         zeroed(&mut self.sums.gradient, channels);
         zeroed(&mut self.sums.spread, channels);
@@ -142,14 +143,6 @@ impl<T: Element> Part<T> {
 fn zeroed<X: Clone + Default>(values: &mut Vec<X>, len: usize) {
     values.clear();
     values.resize(len, X::default());
-}
-
-/// Its first `len` elements, whatever they are.
-fn at_least<X: Clone + Default>(values: &mut Vec<X>, len: usize) -> &mut [X] {
-    if values.len() < len {
-        values.resize(len, X::default());
-    }
-    &mut values[..len]
 }
 
 /// Adds the parts' gradients of a weight in order, on the runtime's threads. Parts have a matrix for each group, which
@@ -214,11 +207,11 @@ fn applied<'s, T: Element>(
     level: SimdLevel,
     input: Lazy<'s, T>,
     [start, len]: [usize; 2],
-    scratch: &'s mut Vec<T>,
+    scratch: &'s mut Aligned<T>,
 ) -> &'s [T] {
     let values = &input.map.as_slice()[start..][..len];
     let Some(affine) = input.affine else { return values };
-    let scratch = at_least(scratch, len);
+    let scratch = scratch.resize(len);
     columns::apply(level, affine.lend(), values, scratch);
     scratch
 }
@@ -229,14 +222,14 @@ fn combined<'s, T: Element>(
     gradient: LazyGradient<'s, T>,
     [start, len]: [usize; 2],
     pitch: usize,
-    scratch: &'s mut Vec<T>,
+    scratch: &'s mut Aligned<T>,
 ) -> &'s [T] {
     let channels = gradient.map.shape()[3];
     let values = &gradient.map.as_slice()[start..][..len];
     if gradient.through.is_none() && pitch == channels {
         return values;
     }
-    let scratch = at_least(scratch, len / channels * pitch);
+    let scratch = scratch.resize(len / channels * pitch);
     match gradient.through {
         Some((input, constants)) => {
             columns::combine(level, constants, values, &input.as_slice()[start..][..len], pitch, scratch);

@@ -9,9 +9,8 @@ use alloc::vec::Vec;
 
 use super::super::lazy::{GradientSums, Lazy, LazyGradient, Moments, PIECE};
 use super::product::{Product, outer};
-use super::{
-    Backward, MOST_TASKS, Part, add_rows, applied, check_forward, combined, gather, gather_weight, masked, zeroed,
-};
+use super::{Backward, MOST_TASKS, Part, add_rows, applied, check_forward, combined, gather, gather_weight, masked};
+use crate::aligned::Aligned;
 use crate::kernels::{BLOCK, TILES, columns};
 use crate::{Element, Error, Result, Runtime, Tensor};
 
@@ -51,7 +50,7 @@ pub fn pointwise_forward<T: Element>(
         vec![T::zero(); if moments.is_some() { values.len().div_ceil(rows * outputs) * 2 * outputs } else { 0 }];
     let mut part = parts.chunks_exact_mut(2 * outputs);
     let pieces: Vec<_> = values.chunks_mut(rows * outputs).map(|output| (output, part.next())).enumerate().collect();
-    runtime.sweep(pieces, |scratch: &mut Vec<T>, (index, (output, part))| {
+    runtime.sweep(pieces, |scratch: &mut Aligned<T>, (index, (output, part))| {
         let len = output.len() / outputs * inputs;
         let input = applied(level, input, [index * rows * inputs, len], scratch);
         product.rows(input, inputs, output);
@@ -102,7 +101,7 @@ pub fn pointwise_backward<T: Element>(work: Backward<'_, T>, runtime: &Runtime) 
     let parts = Part::some(&mut parts, pixels.div_ceil(per_task));
     let work: Vec<_> =
         parts.iter_mut().map(|part| (part, d_inputs.as_mut().and_then(Iterator::next))).enumerate().collect();
-    runtime.sweep(work, |scratch: &mut [Vec<T>; 2], (task, (part, mut d_input))| {
+    runtime.sweep(work, |scratch: &mut [Aligned<T>; 2], (task, (part, mut d_input))| {
         part.start([weight_len * inputs * pitch, bias_len * outputs, inputs]);
         let [inputs_scratch, outputs_scratch] = scratch;
         let end = pixels.min((task + 1) * per_task);
@@ -135,7 +134,7 @@ fn add_by_rows<T: Element>(input: Lazy<'_, T>, d_output: LazyGradient<'_, T>, d_
     let (level, [inputs, outputs]) = (runtime.simd_level(), [input.map, d_output.map].map(|map| map.shape()[3]));
     let pitch = outputs.next_multiple_of(BLOCK);
     let [input_len, output_len] = [input.map, d_output.map].map(|map| map.as_slice().len());
-    let mut scratch = runtime.scratch::<[Vec<T>; 2]>();
+    let mut scratch = runtime.scratch::<[Aligned<T>; 2]>();
     let [inputs_scratch, outputs_scratch] = &mut *scratch;
     let input = applied(level, input, [0, input_len], inputs_scratch);
     let gradient = combined(level, d_output, [0, output_len], pitch, outputs_scratch);
@@ -146,9 +145,9 @@ fn add_by_rows<T: Element>(input: Lazy<'_, T>, d_output: LazyGradient<'_, T>, d_
             outer(level, input, (gradient, outputs), d_weight);
             return;
         }
-        let mut sums = runtime.scratch::<Vec<T>>();
-        zeroed(&mut sums, d_weight.len() / outputs * pitch);
-        outer(level, input, (gradient, outputs), &mut sums);
-        add_rows(&sums, pitch, d_weight, outputs, 0..outputs);
+        let mut sums = runtime.scratch::<Aligned<T>>();
+        let sums = sums.zeroed(d_weight.len() / outputs * pitch);
+        outer(level, input, (gradient, outputs), sums);
+        add_rows(sums, pitch, d_weight, outputs, 0..outputs);
     });
 }

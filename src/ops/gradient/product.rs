@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 use ndarray::linalg::general_mat_mul;
 use ndarray::{ArrayView2, ArrayViewMut2, ShapeBuilder};
 
-use super::at_least;
+use crate::aligned::Aligned;
 use crate::kernels::{self, Clamp, PackedWeights, Panel, Pixels, PixelsMut, SimdLevel};
 use crate::runtime::Lent;
 use crate::{Element, Runtime};
@@ -18,7 +18,7 @@ const TOGETHER: usize = 8;
 
 /// Memory of packed weights.
 #[derive(Default)]
-struct Packed(Vec<f32>);
+struct Packed(Aligned<f32>);
 
 /// A weight `[K, N]` packed for products with many rows.
 pub(super) struct Product<'a, T> {
@@ -58,7 +58,7 @@ impl<'a, T: Element> Product<'a, T> {
         let ([inputs, outputs], level) = ([weight.nrows(), weight.ncols()], runtime.simd_level());
         let mut packed = runtime.scratch::<Packed>();
         if let Some(pack) = pack {
-            let packed = at_least(&mut packed.0, PackedWeights::len(level, inputs, outputs));
+            let packed = packed.0.resize(PackedWeights::len(level, inputs, outputs));
             let mut panels: Vec<_> = PackedWeights::panels_mut(level, inputs, outputs, packed).collect();
             if weight.len() < LARGE {
                 pack(&mut panels);

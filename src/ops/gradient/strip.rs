@@ -3,10 +3,9 @@
 //! A strip's planes stay in the second-level cache from the copy out of the maps to the copy back, however high the
 //! map. Rows that two strips need are kept from one to the next.
 
-use alloc::vec::Vec;
 use core::ops::Range;
 
-use super::zeroed;
+use crate::aligned::Aligned;
 use crate::kernels::{BLOCK, GroupOf, Plane};
 use crate::shape::Conv2dGeometry;
 
@@ -71,7 +70,7 @@ pub(super) fn strip_geometry(g: &Conv2dGeometry, strip: &Range<usize>, finished:
 /// Rows of a group of blocks that move down a map, with zeros around it.
 #[derive(Default)]
 pub(super) struct Band {
-    data: Vec<[f32; BLOCK]>,
+    data: Aligned<f32>,
     shape: BandShape,
     /// The map's rows that it holds.
     held: Range<isize>,
@@ -95,7 +94,7 @@ impl Band {
     pub(super) fn start(&mut self, shape: BandShape) {
         if self.shape != shape {
             self.shape = shape;
-            zeroed(&mut self.data, shape.blocks * shape.most * shape.width);
+            self.data.zeroed(shape.blocks * shape.most * shape.width * BLOCK);
         }
         self.restart();
     }
@@ -119,7 +118,8 @@ impl Band {
         let [height, _] = group.size;
         let fresh = rows.start + kept.cast_signed()..rows.end;
         let new = fresh.start.clamp(0, height.cast_signed())..fresh.end.clamp(0, height.cast_signed());
-        for block in self.data.chunks_exact_mut(most * width) {
+        let (data, _) = self.data.as_chunks_mut::<BLOCK>();
+        for block in data.chunks_exact_mut(most * width) {
             if kept > 0 {
                 block.copy_within(moved * width..(moved + kept) * width, 0);
             }
@@ -131,7 +131,7 @@ impl Band {
             let from = (new.start - rows.start).cast_unsigned() * width + left;
             let new = new.start.cast_unsigned()..new.end.cast_unsigned();
             let group = GroupOf { size: [new.len(), group.size[1]], row: width, block: most * width, ..group };
-            fill(group, new, &mut self.data[from..]);
+            fill(group, new, &mut data[from..]);
         }
         self.held = rows;
     }
@@ -139,7 +139,7 @@ impl Band {
     /// A block of the rows it holds, `above` of them before the first that is meant.
     pub(super) fn plane(&self, block: usize, above: usize) -> Plane<'_> {
         let BandShape { most, width, left, .. } = self.shape;
-        Plane { data: &self.data[block * most * width..][..most * width], width, before: [above, left] }
+        Plane { data: &self.data.as_chunks().0[block * most * width..][..most * width], width, before: [above, left] }
     }
 }
 
