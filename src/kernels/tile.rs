@@ -274,6 +274,9 @@ impl Weights<'_> {
                 first = first.min(count - rows);
                 let at = At { line, first, ahead: [next, next + far, 2 * step] };
                 next += step * self.patches.depth;
+                if const { STEP == 0 } {
+                    self.prefetch_outputs(At { first: first + rows, ..at }, [MOST, VECTORS * V::LEN], output);
+                }
                 match rows {
                     1 => self.tile::<S, V, 1, VECTORS, STEP, AHEAD>(simd, at, output),
                     2 => self.tile::<S, V, 2, VECTORS, STEP, AHEAD>(simd, at, output),
@@ -282,6 +285,18 @@ impl Weights<'_> {
                     _ => self.tile::<S, V, MOST, VECTORS, STEP, AHEAD>(simd, at, output),
                 }
                 first += rows;
+            }
+        }
+    }
+
+    /// Asks for the lines that the next tile of so many rows and channels writes. Maps in training are larger than the
+    /// caches, and a tile, which writes a line of each row, would wait for memory at every one of them.
+    #[inline(always)]
+    fn prefetch_outputs(&self, at: At, [rows, channels]: [usize; 2], output: &PixelsMut<'_, f32>) {
+        for r in 0..rows {
+            let start = at.start::<0>(output.strides, r) + self.output[0];
+            for line in (0..channels).step_by(BLOCK) {
+                prefetch(output.data, start + line);
             }
         }
     }
