@@ -104,12 +104,10 @@ impl Panels {
     }
 }
 
-/// The rows of a weight, as many at a time as should be packed for several panels: each is in another page of memory,
-/// and going through all pages once for every panel took twice as long. The first piece, with the bias, may have none.
+/// The rows of a weight, as many at a time as are packed for all panels before the next are: the least that a half
+/// panel takes, as memory delivers long stretches fastest. The first piece, with the bias, may have none.
 pub(super) fn row_pieces(inputs: usize) -> impl Iterator<Item = Range<usize>> {
-    /// Pages that a processor remembers at the first level, less what else it uses; whole quads.
-    const ROWS: usize = 8 * QUAD;
-    (0..inputs.max(1)).step_by(ROWS).map(move |first| first..inputs.min(first + ROWS))
+    (0..inputs.max(1)).step_by(QUAD).map(move |first| first..inputs.min(first + QUAD))
 }
 
 /// One panel of packed weights, to be filled.

@@ -13,9 +13,6 @@ use crate::{Element, Runtime};
 /// Elements of a weight that are worth packing on all threads: the copy of 128 KiB takes as long as to wake one.
 const LARGE: usize = 32 * 1024;
 
-/// Most panels of a weight `[K, N]` that a thread packs together: 256 to 1536 bytes of each page that it visits.
-const TOGETHER: usize = 8;
-
 /// Memory of packed weights.
 #[derive(Default)]
 struct Packed(Aligned<f32>);
@@ -35,7 +32,7 @@ impl<'a, T: Element> Product<'a, T> {
         let view = ArrayView2::from_shape(size, weight).expect("the weight's size");
         let bias_f32 = bias.and_then(T::as_f32);
         let pack = pixels.map(|weight| move |panels: &mut [Panel<'_>]| Panel::pack(panels, weight, bias_f32));
-        Self::pack(view, bias, runtime, TOGETHER, pack)
+        Self::pack(view, bias, runtime, pack)
     }
 
     /// Of a weight `[N, K]`.
@@ -45,14 +42,13 @@ impl<'a, T: Element> Product<'a, T> {
         let pack = pixels.map(|weight| {
             move |panels: &mut [Panel<'_>]| panels.iter_mut().for_each(|panel| panel.pack_transposed(weight))
         });
-        Self::pack(view, None, runtime, 1, pack)
+        Self::pack(view, None, runtime, pack)
     }
 
     fn pack(
         weight: ArrayView2<'a, T>,
         bias: Option<&'a [T]>,
         runtime: &'a Runtime,
-        together: usize,
         pack: Option<impl Fn(&mut [Panel<'_>]) + Sync + Send>,
     ) -> Self {
         let ([inputs, outputs], level) = ([weight.nrows(), weight.ncols()], runtime.simd_level());
@@ -63,8 +59,8 @@ impl<'a, T: Element> Product<'a, T> {
             if weight.len() < LARGE {
                 pack(&mut panels);
             } else {
-                let together = together.min(panels.len().div_ceil(runtime.thread_count()));
-                runtime.for_each(panels.chunks_mut(together).collect(), |(): &mut (), panels| pack(panels));
+                let share = panels.len().div_ceil(runtime.thread_count());
+                runtime.for_each(panels.chunks_mut(share).collect(), |(): &mut (), panels| pack(panels));
             }
         }
         Self { level, weight, bias, packed }
