@@ -6,7 +6,7 @@
 use alloc::vec;
 use alloc::vec::Vec;
 
-use ndarray::{Array1, Array4, ArrayView2, ArrayView4, ArrayViewMut4, Axis};
+use ndarray::{Array, Array1, Array4, ArrayView2, ArrayView4, ArrayViewMut4, Axis, Dimension};
 
 use crate::shape::{Shape, element_count};
 use crate::{Element, Error, Result, aligned};
@@ -60,8 +60,7 @@ impl<T: Element> Tensor<T> {
         let count = expected - aligned::room::<T>();
         let mut values = Array1::from_vec(memory);
         values.slice_axis_inplace(Axis(0), (start..start + count).into());
-        let array = values.into_shape_with_order(shape);
-        array.map(|array| Self { array }).map_err(|error| Error::shape("tensor", "shape", &shape, error))
+        Self::shaped(values, shape)
     }
 
     /// All memory, with elements before and after the tensor's.
@@ -75,7 +74,11 @@ impl<T: Element> Tensor<T> {
     ///
     /// If it has another number of elements.
     pub(crate) fn reshaped(self, shape: Shape) -> Result<Self> {
-        let array = self.array.into_shape_with_order(shape);
+        Self::shaped(self.array, shape)
+    }
+
+    fn shaped<D: Dimension>(array: Array<T, D>, shape: Shape) -> Result<Self> {
+        let array = array.into_shape_with_order(shape);
         array.map(|array| Self { array }).map_err(|error| Error::shape("tensor", "shape", &shape, error))
     }
 
@@ -209,19 +212,20 @@ impl<T: Element> Tensor<T> {
         ArrayView2::from_shape([n, h * w * c], self.as_slice()).expect("same number of elements")
     }
 
-    /// The array itself.
+    /// The array itself. Its first element need not be its vector's: see `into_raw_vec_and_offset`.
     #[must_use]
     pub fn into_array(self) -> Array4<T> {
         self.array
     }
 
-    /// The elements in `[N, H, W, C]` order.
+    /// The elements in `[N, H, W, C]` order, moved to the vector's start if they are not there.
     #[must_use]
     pub fn into_vec(self) -> Vec<T> {
         let len = self.array.len();
         let (mut values, start) = self.array.into_raw_vec_and_offset();
-        values.truncate(start.unwrap_or(0) + len);
-        values.drain(..start.unwrap_or(0));
+        let start = start.unwrap_or(0);
+        values.truncate(start + len);
+        values.drain(..start);
         values
     }
 
@@ -233,7 +237,7 @@ impl<T: Element> Tensor<T> {
 }
 
 impl<T: Element> From<Array4<T>> for Tensor<T> {
-    /// Takes the array; copies only if it is not in standard layout.
+    /// Takes the array, with all memory behind a slice of one; copies only if it is not in standard layout.
     fn from(array: Array4<T>) -> Self {
         if array.is_standard_layout() { Self { array } } else { Self::from(array.view()) }
     }
@@ -266,12 +270,28 @@ mod tests {
 
     #[test]
     fn sliced_and_permuted_arrays_become_standard() {
-        let array = Array4::from_shape_fn([2, 3, 4, 5], |(n, h, w, c)| (n * 60 + h * 20 + w * 5 + c) as f64);
-        let mut tail = array.clone();
-        tail.slice_axis_inplace(Axis(0), (1..).into());
-        assert_eq!(Tensor::from(tail.clone()).into_vec(), tail.iter().copied().collect::<Vec<_>>());
+        let array = Array4::from_shape_fn([3, 3, 4, 5], |(n, h, w, c)| (n * 60 + h * 20 + w * 5 + c) as f64);
+        for part in [0..1, 1..2, 2..3] {
+            let mut image = array.clone();
+            image.slice_axis_inplace(Axis(0), part.into());
+            assert_eq!(Tensor::from(image.clone()).into_vec(), image.iter().copied().collect::<Vec<_>>());
+        }
         let permuted = array.permuted_axes([0, 3, 1, 2]);
         assert_eq!(Tensor::from(permuted.clone()).into_vec(), permuted.iter().copied().collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn memory_starts_on_a_line_and_leaves_without_what_is_around() {
+        let memory: Vec<f32> = (0..50_u8).map(f32::from).collect();
+        for tensor in [Tensor::zeros([1, 2, 2, 5]).unwrap(), Tensor::in_memory([1, 2, 2, 5], memory).unwrap()] {
+            assert!(tensor.as_slice().as_ptr().addr().is_multiple_of(64));
+            let (copy, values) = (tensor.clone(), tensor.as_slice().to_vec());
+            assert_eq!(tensor.into_vec(), values);
+            assert_eq!(copy.into_array().as_slice(), Some(&*values));
+        }
+        assert!(Tensor::in_memory([1, 2, 2, 5], vec![0.0_f32; 20]).is_err());
+        assert!(Tensor::<f32>::zeros([1, 0, 2, 5]).unwrap().into_vec().is_empty());
+        assert!(Tensor::<f32>::zeros([1, 2, 2, 5]).unwrap().reshaped([1, 2, 2, 4]).is_err());
     }
 
     #[test]

@@ -13,8 +13,9 @@
 //!         sums[row] += input[row, k] * panel[k]
 //! ```
 //!
-//! Where a panel meets few tiles, these also prefetch the next one. A half panel takes four inputs a turn: a broadcast
-//! of all four feeds two full vectors, which sum each output in four neighbouring lanes.
+//! Where a panel meets few tiles, these also prefetch the next panel, and in channels-last maps the next tile's outputs.
+//! A half panel takes four inputs a turn: a broadcast of all four feeds two full vectors, which sum each output in four
+//! neighbouring lanes.
 
 use fearless_simd::prelude::*;
 use fearless_simd::{f32x4, f32x8, f32x16, f64x8, u32x16};
@@ -235,7 +236,7 @@ impl Weights<'_> {
 
     /// With a `STEP`, that from one output's inputs to the next, and outputs [`BLOCK`] apart, the compiler knows a tile
     /// to be at constant offsets from its first pixel; 0 is any step. A step of [`BLOCK`] says that patches are pixels,
-    /// too. Tiles prefetch if they are so few, `AHEAD`, that a turn of one asks for at least a float.
+    /// too. Tiles prefetch weights if they are so few, `AHEAD`, that a turn of one asks for at least a float.
     #[inline(always)]
     fn lines<
         S: Simd,
@@ -275,7 +276,8 @@ impl Weights<'_> {
                 let at = At { line, first, ahead: [next, next + far, 2 * step] };
                 next += step * self.patches.depth;
                 if const { STEP == 0 } {
-                    self.prefetch_outputs(At { first: first + rows, ..at }, [MOST, VECTORS * V::LEN], output);
+                    let size = [MOST, (VECTORS * V::LEN).max(HALF)];
+                    self.prefetch_outputs(At { first: first + rows, ..at }, size, output);
                 }
                 match rows {
                     1 => self.tile::<S, V, 1, VECTORS, STEP, AHEAD>(simd, at, output),
@@ -289,10 +291,13 @@ impl Weights<'_> {
         }
     }
 
-    /// Asks for the lines that the next tile of so many rows and channels writes. Maps in training are larger than the
-    /// caches, and a tile, which writes a line of each row, would wait for memory at every one of them.
+    /// Asks for the lines of a channels-last map that the next tile of so many rows and channels writes. Maps in training
+    /// are larger than the caches, and a tile, which writes a line of each row, would wait for memory at every one.
     #[inline(always)]
     fn prefetch_outputs(&self, at: At, [rows, channels]: [usize; 2], output: &PixelsMut<'_, f32>) {
+        if output.strides.block != BLOCK {
+            return;
+        }
         for r in 0..rows {
             let start = at.start::<0>(output.strides, r) + self.output[0];
             for line in (0..channels).step_by(BLOCK) {

@@ -117,8 +117,8 @@ impl<T: Element> Tape<T> {
     /// If the shape has more elements than can be counted.
     pub fn tensor(&mut self, shape: Shape) -> Result<Tensor<T>> {
         let len = Tensor::<T>::memory_len("tape", shape)?;
-        let fits = |spare: &Vec<T>| spare.len() >= len && spare.len() / 2 <= len;
-        let best = (0..self.spare.len()).filter(|&at| fits(&self.spare[at])).min_by_key(|&at| self.spare[at].len());
+        let fitting = (0..self.spare.len()).filter(|&at| fits(&self.spare[at], len));
+        let best = fitting.min_by_key(|&at| self.spare[at].len());
         let memory = best.map_or_else(|| vec![T::zero(); len], |at| self.spare.swap_remove(at));
         let tensor = Tensor::in_memory(shape, memory)?;
         *self.lent.entry(tensor.as_slice().len()).or_default() += 1;
@@ -127,14 +127,12 @@ impl<T: Element> Tape<T> {
 
     /// Gives back memory of [`Tape::tensor`].
     pub fn recycle_tensor(&mut self, tensor: Tensor<T>) {
-        match self.lent.get_mut(&tensor.as_slice().len()) {
-            None | Some(0) => return,
-            Some(count) => *count -= 1,
-        }
-        // Memory that a caller brought in may lack room to start on a cache line.
-        let expected = Tensor::<T>::memory_len("tape", tensor.shape());
+        let (elements, len) = (tensor.as_slice().len(), Tensor::<T>::memory_len("tape", tensor.shape()));
+        let Some(lent) = self.lent.get_mut(&elements).filter(|lent| **lent > 0) else { return };
         let memory = tensor.into_memory();
-        if expected.is_ok_and(|expected| memory.len() >= expected) {
+        // A caller's own may be shorter or longer than a tape's.
+        if len.is_ok_and(|len| fits(&memory, len)) {
+            *lent -= 1;
             self.spare.push(memory);
         }
     }
@@ -157,6 +155,11 @@ impl<T: Element> Tape<T> {
     }
 }
 
+/// Whether memory is enough for so many elements, and less than half of it would lie idle.
+fn fits<T>(memory: &[T], len: usize) -> bool {
+    memory.len() >= len && memory.len() / 2 <= len
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -166,11 +169,13 @@ mod tests {
         let mut tape = Tape::<f32>::default();
         for step in 0..3 {
             tape.start(step);
-            // A caller's input, a map, and an output that the caller keeps.
+            // A caller's input, one of a map's size but without room, a map, and an output that the caller keeps.
             let input = Tensor::zeros([1, 2, 2, 3]).unwrap();
+            let short = Tensor::from_slice([1, 2, 2, 5], &[0.0; 20]).unwrap();
             let (map, _output) = (tape.tensor([1, 2, 2, 5]).unwrap(), tape.tensor([1, 1, 1, 7]).unwrap());
-            tape.recycle_tensor(map);
-            tape.recycle_tensor(input);
+            for tensor in [short, map, input] {
+                tape.recycle_tensor(tensor);
+            }
             let lens: Vec<_> = tape.spare.iter().map(Vec::len).collect();
             assert_eq!(lens, [Tensor::<f32>::memory_len("tape", [1, 2, 2, 5]).unwrap()]);
         }

@@ -43,7 +43,7 @@ enum Kind {
     Dense { groups: usize },
 }
 
-/// A convolution of an input of this shape to `outputs` channels, forward and backward, lazily on both sides.
+/// A convolution of an input of this shape, times a factor, to `outputs` channels, forward and backward, lazily on both sides.
 fn run<T: Element>(
     kind: Kind,
     shape: [usize; 4],
@@ -51,6 +51,7 @@ fn run<T: Element>(
     window: &Window,
     is_lazy: bool,
     runtime: &Runtime,
+    factor: T,
 ) -> Outcome<T> {
     let [n, h, w, inputs] = shape;
     let geometry = window.over([h, w]).unwrap();
@@ -60,11 +61,13 @@ fn run<T: Element>(
         Kind::Depthwise => [kernel_h, kernel_w, inputs, outputs / inputs],
         Kind::Dense { groups } => [kernel_h, kernel_w, inputs / groups, outputs],
     };
-    let (map, affine) = (tensor::<T>(shape, 4), affine::<T>(inputs));
+    let (mut map, affine) = (tensor::<T>(shape, 4), affine::<T>(inputs));
+    map.as_mut_slice().iter_mut().for_each(|value| *value *= factor);
     let input = Lazy { map: &map, affine: is_lazy.then_some(&affine) };
     let weight: Vec<T> = values(weight_shape.iter().product(), 5);
     let bias: Vec<T> = values(outputs, 6);
     let mut output = Tensor::zeros([n, geometry.output[0], geometry.output[1], outputs]).unwrap();
+    output.as_mut_slice().fill(T::nan());
     let mut moments = Moments::new(outputs);
     match kind {
         Kind::Pointwise => {
@@ -117,10 +120,12 @@ fn assert_alike<T: Element>(what: &str, actual: &[T], expected: &[f64]) {
 #[track_caller]
 fn check(kind: Kind, shape: [usize; 4], outputs: usize, window: &Window) {
     for is_lazy in [false, true] {
-        let expected = run::<f64>(kind, shape, outputs, window, is_lazy, &Runtime::new());
+        let expected = run::<f64>(kind, shape, outputs, window, is_lazy, &Runtime::new(), 1.0);
         for level in SimdLevel::available() {
             let runtime = Runtime::new().level(level).unwrap();
-            let actual = run::<f32>(kind, shape, outputs, window, is_lazy, &runtime);
+            // What it leaves in the runtime's memory must not be read.
+            let _ = run::<f32>(kind, shape, outputs, window, is_lazy, &runtime, f32::NAN);
+            let actual = run::<f32>(kind, shape, outputs, window, is_lazy, &runtime, 1.0);
             let name = |part| format!("{kind:?} {shape:?} -> {outputs} {window:?} lazy {is_lazy} {level}: {part}");
             assert_alike(&name("output"), &actual.output, &expected.output);
             assert_eq!(actual.moments.count, expected.moments.count);
@@ -174,7 +179,7 @@ fn gradient_of_a_large_weight_sums_outer_products_on_any_number_of_threads() {
         }
         let gradient = |threads| {
             let runtime = Runtime::new().threads(threads).unwrap();
-            run::<f32>(kind, shape, outputs, &Window::new(1, Padding::VALID), false, &runtime).d_weight
+            run::<f32>(kind, shape, outputs, &Window::new(1, Padding::VALID), false, &runtime, 1.0).d_weight
         };
         let one = gradient(1);
         assert_alike(&name, &one, &expected);

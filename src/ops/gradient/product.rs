@@ -71,8 +71,6 @@ impl<'a, T: Element> Product<'a, T> {
         let [inputs, outputs] = [self.weight.nrows(), self.weight.ncols()];
         let count = output.len() / outputs;
         if let (Some(input), Some(output)) = (T::as_f32(input), T::as_f32_mut(output)) {
-            // Brings the output into the cache in order. The product writes a panel of each row at a time, and would
-            // wait for memory line by line: wide outputs of large maps took up to 1.7 times as long.
             let weights = PackedWeights::from_packed(self.level, inputs, outputs, &self.packed.0);
             let input = Pixels::new(input, [1, count], inputs, pitch);
             let mut output = PixelsMut::dense(output, [1, count], outputs);
