@@ -13,8 +13,8 @@
 //!         sums[row] += input[row, k] * panel[k]
 //! ```
 //!
-//! Where a panel meets few tiles, these also prefetch the next panel, and in channels-last maps the next tile's outputs.
-//! A half panel takes four inputs a turn: a broadcast of all four feeds two full vectors, which sum each output in four
+//! Where a panel meets few tiles, these also prefetch the next panel; in channels-last maps, the next tile's outputs. A
+//! half panel takes four inputs a turn: a broadcast of all four feeds two full vectors, which sum each output in four
 //! neighbouring lanes.
 
 use fearless_simd::prelude::*;
@@ -291,8 +291,8 @@ impl Weights<'_> {
         }
     }
 
-    /// Asks for the lines of a channels-last map that the next tile of so many rows and channels writes. Maps in training
-    /// are larger than the caches, and a tile, which writes a line of each row, would wait for memory at every one.
+    /// Asks for the lines of a channels-last map that the next tile, of so many rows and channels, writes. In training
+    /// maps are larger than the caches, and a tile, which writes a line of each row, would wait for each.
     #[inline(always)]
     fn prefetch_outputs(&self, at: At, [rows, channels]: [usize; 2], output: &PixelsMut<'_, f32>) {
         if output.strides.block != BLOCK {

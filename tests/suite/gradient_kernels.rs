@@ -43,7 +43,8 @@ enum Kind {
     Dense { groups: usize },
 }
 
-/// A convolution of an input of this shape, times a factor, to `outputs` channels, forward and backward, lazily on both sides.
+/// A convolution of an input of this shape, times a factor, to `outputs` channels, forward and backward, lazily on both
+/// sides.
 fn run<T: Element>(
     kind: Kind,
     shape: [usize; 4],
