@@ -17,6 +17,7 @@ use core::ops::Range;
 
 use fearless_simd::prelude::*;
 
+use super::prefetch::prefetch_far_of;
 use super::{BLOCK, Clamp, SimdLevel};
 use crate::Element;
 
@@ -162,6 +163,7 @@ pub fn apply<T: Element>(level: SimdLevel, affine: Affine<'_, T>, input: &[T], o
     #[inline(always)]
     fn run<T: Element>(affine: Affine<'_, T>, len: usize, input: &[T], output: &mut [T]) {
         for (output, input) in output.chunks_mut(len).zip(input.chunks(len)) {
+            prefetch_far_of(input);
             let constants = affine.scale[..output.len()].iter().zip(&affine.shift[..output.len()]);
             for ((output, &x), (&scale, &shift)) in output.iter_mut().zip(input).zip(constants) {
                 *output = affine.clamp.apply(x * scale + shift);
@@ -299,6 +301,8 @@ pub fn combine<T: Element>(
         let [gradient, input] = maps.map(|map| map.chunks(len));
         for ((output, gradient), input) in output.chunks_mut(pitch).zip(gradient).zip(input) {
             let len = gradient.len();
+            prefetch_far_of(gradient);
+            prefetch_far_of(input);
             let constants = a[..len].iter().zip(&b[..len]).zip(&c[..len]);
             for (((output, &g), &x), ((&a, &b), &c)) in output[..len].iter_mut().zip(gradient).zip(input).zip(constants)
             {

@@ -20,6 +20,7 @@ mod panel;
 mod plane;
 mod pointwise;
 mod pool;
+mod prefetch;
 mod ring;
 mod tile;
 

@@ -12,6 +12,7 @@ use fearless_simd::prelude::*;
 use fearless_simd::{Level, f32x4};
 
 use super::columns::{Affine, around_mean};
+use super::prefetch::prefetch_far;
 use super::{BLOCK, Clamp, SimdLevel};
 
 /// Channels `first` to `first + lanes` of whole rows of a channels-last map.
@@ -101,6 +102,7 @@ impl GroupOf {
 /// A block of a map; a copy, with zeros in the lanes that the map lacks.
 #[inline(always)]
 fn block_of<'a>(map: &'a [f32], at: At, copy: &'a mut [f32; BLOCK]) -> &'a [f32; BLOCK] {
+    prefetch_far(map, at.map);
     if at.lanes == BLOCK {
         return map[at.map..].first_chunk().expect("a whole block");
     }
@@ -111,6 +113,7 @@ fn block_of<'a>(map: &'a [f32], at: At, copy: &'a mut [f32; BLOCK]) -> &'a [f32;
 /// Writes those lanes of a block that the map has.
 #[inline(always)]
 fn put_block(map: &mut [f32], at: At, write: impl FnOnce(&mut [f32; BLOCK])) {
+    prefetch_far(map, at.map);
     if at.lanes == BLOCK {
         write(map[at.map..].first_chunk_mut().expect("a whole block"));
         return;

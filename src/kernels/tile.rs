@@ -21,6 +21,7 @@ use fearless_simd::prelude::*;
 use fearless_simd::{f32x4, f32x8, f32x16, f64x8, u32x16};
 
 use super::panel::{HALF, QUAD};
+use super::prefetch::prefetch;
 use super::ring::RingRows;
 use super::{BLOCK, Clamp, PackedWeights, Pixels, PixelsMut, Strides};
 
@@ -540,15 +541,6 @@ fn add_neighbours<S: Simd>(simd: S, a: f32x16<S>, b: f32x16<S>) -> f32x16<S> {
     }
     let _ = (a, b);
     unreachable!("half panels are for AVX-512 alone, not {:?}", simd.level())
-}
-
-/// Asks for the cache line of `from[at]`, wherever that is; without `std`, which its crate needs, nothing.
-#[inline(always)]
-fn prefetch(from: &[f32], at: usize) {
-    #[cfg(feature = "std")]
-    prefetch_index::prefetch_index(from, at);
-    #[cfg(not(feature = "std"))]
-    let _ = (from, at);
 }
 
 /// As [`Weights::finish`], of rows with `part` channels, which are fewer than a vector holds. `steps` lie between the
