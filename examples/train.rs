@@ -33,7 +33,7 @@ fn main() -> ExitCode {
 fn run() -> Result<ExitCode> {
     use lexopt::ValueExt;
     let (mut model, mut size) = ("v1_025".parse::<Model>()?, 64);
-    let options = Options::new(40, 32, 3e-3, "target/train").read(HELP, |name, parser| {
+    let options = Options::new(32, 32, 3e-3, "target/train").read(HELP, |name, parser| {
         match name {
             "model" => model = parser.value()?.parse()?,
             "alpha" => model.alpha = parser.value()?.parse()?,

@@ -83,6 +83,15 @@ impl Panels {
         (inputs + 1) * self.total() * self.lanes + half
     }
 
+    /// Vectors of a row's outputs, from each of `first` on.
+    fn pack_row(self, first: &[usize], from: Option<&[f32]>, to: &mut [f32]) {
+        match self.lanes {
+            16 => pack_vectors::<16>(first, from, self.outputs, to),
+            8 => pack_vectors::<8>(first, from, self.outputs, to),
+            _ => pack_vectors::<4>(first, from, self.outputs, to),
+        }
+    }
+
     /// The panels of packed weights.
     pub(super) fn parts(self, inputs: usize, packed: &mut [f32]) -> impl Iterator<Item = Panel<'_>> {
         let (mut vector, mut rest) = (0, packed);
@@ -157,11 +166,7 @@ impl Panel<'_> {
         let bias = (rows.start == 0).then_some((bias_row, bias)).into_iter();
         let packed = packed.chunks_exact_mut(width).skip(rows.start);
         let all = bias.chain(packed.zip(rows.map(row)));
-        match panels.lanes {
-            16 => all.for_each(|(to, from)| pack_row::<16>(&first[..vectors], from, panels.outputs, to)),
-            8 => all.for_each(|(to, from)| pack_row::<8>(&first[..vectors], from, panels.outputs, to)),
-            _ => all.for_each(|(to, from)| pack_row::<4>(&first[..vectors], from, panels.outputs, to)),
-        }
+        all.for_each(|(to, from)| panels.pack_row(&first[..vectors], from, to));
     }
 
     /// Multiplies each output's weights, but not its bias, by its factor.
@@ -171,11 +176,10 @@ impl Panel<'_> {
         let width = if vectors == 0 { QUAD * HALF } else { vectors * panels.lanes };
         let row = &mut row[..width];
         let first = [0, 1, 2].map(|v| panels.channel(vector + v));
-        match (vectors, panels.lanes) {
-            (0, _) => fill_half(panels, row, [Some(factors); QUAD]),
-            (_, 16) => pack_row::<16>(&first[..vectors], Some(factors), panels.outputs, row),
-            (_, 8) => pack_row::<8>(&first[..vectors], Some(factors), panels.outputs, row),
-            _ => pack_row::<4>(&first[..vectors], Some(factors), panels.outputs, row),
+        if vectors == 0 {
+            fill_half(panels, row, [Some(factors); QUAD]);
+        } else {
+            panels.pack_row(&first[..vectors], Some(factors), row);
         }
         for weights in packed[width..].chunks_exact_mut(width) {
             weights.iter_mut().zip(&*row).for_each(|(weight, factor)| *weight *= factor);
@@ -221,8 +225,8 @@ impl Panel<'_> {
     }
 }
 
-/// Vectors of `LANES` of a row's outputs, from each of `first` on; a constant length is copied without a call.
-fn pack_row<const LANES: usize>(first: &[usize], from: Option<&[f32]>, outputs: usize, to: &mut [f32]) {
+/// As [`Panels::pack_row`]; a constant length is copied without a call.
+fn pack_vectors<const LANES: usize>(first: &[usize], from: Option<&[f32]>, outputs: usize, to: &mut [f32]) {
     for (&channel, to) in first.iter().zip(to.as_chunks_mut::<LANES>().0) {
         let Some(from) = from.map(|from| &from[channel..outputs]) else {
             *to = [0.0; LANES];
