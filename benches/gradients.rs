@@ -10,7 +10,7 @@ use mobilenet::kernels::{
     BLOCK, Clamp, PackedDepthwise, PackedWeights, PaddedRows, Pixels, PixelsMut, Plane, Strides, depthwise_in_place,
     depthwise_input_gradient, depthwise_weight_gradient, gradient_border, outer, pointwise,
 };
-use mobilenet::{Padding, SimdLevel, Window};
+use mobilenet::{Padding, SimdLevel, Tensor, Window};
 use shapes::{Call, median};
 
 fn main() {
@@ -58,26 +58,28 @@ fn measure(call: Call, level: SimdLevel) -> Option<[f64; 3]> {
     }
 }
 
-fn values(count: usize) -> Vec<f32> {
-    (0..count).map(|i| (i * 37 % 251) as f32 / 125.0 - 1.0).collect()
+/// In a tensor: on cache lines, as all memory of training.
+fn values(count: usize) -> Tensor<f32> {
+    Tensor::from_fn([1, 1, 1, count], |[.., i]| (i * 37 % 251) as f32 / 125.0 - 1.0).unwrap()
 }
 
 fn products(level: SimdLevel, [pixels, inputs, outputs]: [usize; 3]) -> [f64; 3] {
     let pitch = outputs.next_multiple_of(BLOCK);
     let (input, gradient, weight) = (values(pixels * inputs), values(pixels * pitch), values(inputs * outputs));
     let product = |inputs: usize, outputs: usize, from: Pixels<'_, f32>| {
-        let mut packed = vec![0.0; PackedWeights::len(level, inputs, outputs)];
-        let weights = PackedWeights::pack(level, Pixels::dense(&weight, [1, inputs], outputs), None, &mut packed);
-        let mut output = vec![0.0; pixels * outputs];
+        let mut packed = values(PackedWeights::len(level, inputs, outputs));
+        let weight = Pixels::dense(weight.as_slice(), [1, inputs], outputs);
+        let weights = PackedWeights::pack(level, weight, None, packed.as_mut_slice());
+        let mut output = values(pixels * outputs);
         median(|| {
-            let mut output = PixelsMut::dense(&mut output, [1, pixels], outputs);
+            let mut output = PixelsMut::dense(output.as_mut_slice(), [1, pixels], outputs);
             pointwise(&weights, from, None, Clamp::none(), &mut output);
         })
     };
-    let input = Pixels::dense(&input, [1, pixels], inputs);
-    let gradient = Pixels::new(&gradient, [1, pixels], outputs, pitch);
-    let mut sums = vec![0.0; inputs * pitch];
-    let d_weight = median(|| outer(level, input, gradient, &mut sums));
+    let input = Pixels::dense(input.as_slice(), [1, pixels], inputs);
+    let gradient = Pixels::new(gradient.as_slice(), [1, pixels], outputs, pitch);
+    let mut sums = values(inputs * pitch);
+    let d_weight = median(|| outer(level, input, gradient, sums.as_mut_slice()));
     [product(inputs, outputs, input), product(outputs, inputs, gradient), d_weight]
 }
 
@@ -87,24 +89,25 @@ fn depthwise(level: SimdLevel, [size, channels, kernel, stride]: [usize; 4]) -> 
     let [left, right] = gradient_border(&g);
     let gradient_width = left + g.output[1] + right;
     // Rows above and below for the padding.
-    let blocked = |count: usize| values(count * BLOCK).as_chunks::<BLOCK>().0.to_vec();
+    let blocked = |count: usize| values(count * BLOCK);
     let (input, weight) = (blocked((size + kernel) * width), blocked(g.taps()));
     let d_output = blocked(g.output[0] * gradient_width);
     let (mut output, mut d_input) = (blocked(g.output_pixels()), blocked(g.input_pixels()));
-    let mut packed = vec![0.0; PackedDepthwise::len(g.taps(), BLOCK)];
-    let weights = PackedDepthwise::pack_blocked(g.taps(), BLOCK, weight.as_flattened(), None, &mut packed);
+    let mut packed = values(PackedDepthwise::len(g.taps(), BLOCK));
+    let weights = PackedDepthwise::pack_blocked(g.taps(), BLOCK, weight.as_slice(), None, packed.as_mut_slice());
     let strides = |width| Strides { row: width * BLOCK, pixel: BLOCK, block: BLOCK };
     let forward = median(|| {
-        let rows = PaddedRows { data: input.as_flattened(), places: size, strides: strides(width) };
-        let output = output.as_flattened_mut();
-        let mut output = PixelsMut::strided(output, g.output, BLOCK, strides(g.output[1]));
+        let rows = PaddedRows { data: input.as_slice(), places: size, strides: strides(width) };
+        let mut output = PixelsMut::strided(output.as_mut_slice(), g.output, BLOCK, strides(g.output[1]));
         depthwise_in_place(level, &g, &weights, rows, Clamp::none(), 0, &mut output);
     });
-    let d_output = Plane { data: &d_output, width: gradient_width, before: [0, left] };
-    let from = Plane { data: &input, width, before: g.before };
+    let d_output = Plane { data: d_output.as_slice().as_chunks().0, width: gradient_width, before: [0, left] };
+    let from = Plane { data: input.as_slice().as_chunks().0, width, before: g.before };
     let mut sums = blocked(g.taps());
-    let by_input = median(|| depthwise_input_gradient(level, &g, d_output, &weight, &mut d_input));
-    let by_weight = median(|| depthwise_weight_gradient(level, &g, from, d_output, &mut sums));
+    let (weight, d_input) = (weight.as_slice().as_chunks().0, d_input.as_mut_slice().as_chunks_mut().0);
+    let by_input = median(|| depthwise_input_gradient(level, &g, d_output, weight, d_input));
+    let sums = sums.as_mut_slice().as_chunks_mut().0;
+    let by_weight = median(|| depthwise_weight_gradient(level, &g, from, d_output, sums));
     // Each block is computed by itself, as in a training step.
     [forward, by_input, by_weight].map(|time| time * blocks as f64)
 }

@@ -1,6 +1,7 @@
 //! Trains a small network from nothing: `cargo run --release --example train`.
 //!
-//! Without arguments it learns to tell generated coloured shapes apart, in two minutes; with `--data`, one's own photos.
+//! Without arguments it learns to tell generated coloured shapes apart, in two minutes; with `--data FOLDER`, one's own
+//! photos.
 
 mod common;
 mod training;

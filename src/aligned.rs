@@ -1,6 +1,6 @@
 //! Memory that starts on a cache line.
 //!
-//! A vector of 64 bytes that crosses two lines takes two loads, and glibc's large blocks start 16 bytes beyond a line.
+//! A vector that crosses two lines takes two loads, and glibc's large blocks start 16 bytes beyond a line.
 //! Room for a line is added instead, and the first elements are skipped. What it gave is in `docs/kernels.md`.
 
 use alloc::vec;
@@ -36,10 +36,10 @@ impl<T: Copy + Default> Aligned<T> {
         Self { start: start(&values), values, len }
     }
 
-    /// Makes it as many elements, whatever they are.
+    /// Sets the length; the elements may be anything.
     pub(crate) fn resize(&mut self, len: usize) -> &mut [T] {
         if self.start + len > self.values.len() {
-            // Not both at once.
+            // Freed first: old and new memory are never held together.
             self.values = Vec::new();
             *self = Self::new(len);
         }

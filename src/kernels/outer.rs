@@ -1,8 +1,8 @@
 //! The gradient of a pointwise convolution by its weight: a sum of outer products over pixels.
 //!
-//! Differs from [`reference::outer`](super::reference::outer) in two ways. A register tile of the result, some inputs by
-//! up to three vectors of outputs, stays in registers while the pixels of a piece pass by; each pixel costs a tile its
-//! vectors' loads and a broadcast per input:
+//! Differs from [`reference::outer`](super::reference::outer) in two ways. A register tile of the result, some inputs
+//! by up to three vectors of outputs, stays in registers while the pixels of a piece pass by; each pixel costs a tile
+//! its vectors' loads and a broadcast per input:
 //!
 //! ```text
 //! for m in pixels:
@@ -149,8 +149,8 @@ fn rows<S: Simd, V: SimdFloat<S, Element = f32>, const ROWS: usize, const VECTOR
     );
 }
 
-/// `ROWS` inputs from the given one on by `VECTORS` vectors, the first of each pixel of `gradient` and each row of `sums`,
-/// which come with their pitches.
+/// `ROWS` inputs from the given one on by `VECTORS` vectors, the first of each pixel of `gradient` and each row of
+/// `sums`, which come with their pitches.
 #[inline(always)]
 fn tile<S: Simd, V: SimdFloat<S, Element = f32>, const ROWS: usize, const VECTORS: usize>(
     simd: S,

@@ -83,7 +83,7 @@ impl Panels {
         (inputs + 1) * self.total() * self.lanes + half
     }
 
-    /// Vectors of a row's outputs, from each of `first` on.
+    /// Packs a row: for each channel of `first` a vector of outputs from there on; zeros without `from`.
     fn pack_row(self, first: &[usize], from: Option<&[f32]>, to: &mut [f32]) {
         match self.lanes {
             16 => pack_vectors::<16>(first, from, self.outputs, to),
@@ -113,8 +113,8 @@ impl Panels {
     }
 }
 
-/// The rows of a weight, as many at a time as are packed for all panels before the next are: the least that a half
-/// panel takes, as memory delivers long stretches fastest. The first piece, with the bias, may have none.
+/// The rows of a weight, [`QUAD`] at a time, as a row of a half panel holds them. Each piece is packed for all panels
+/// before the next: memory delivers long stretches fastest. The first, with the bias, may have none.
 pub(super) fn row_pieces(inputs: usize) -> impl Iterator<Item = Range<usize>> {
     (0..inputs.max(1)).step_by(QUAD).map(move |first| first..inputs.min(first + QUAD))
 }

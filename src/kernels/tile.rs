@@ -13,9 +13,9 @@
 //!         sums[row] += input[row, k] * panel[k]
 //! ```
 //!
-//! Where a panel meets few tiles, these also prefetch the next panel; in channels-last maps, the next tile's outputs. A
-//! half panel takes four inputs a turn: a broadcast of all four feeds two full vectors, which sum each output in four
-//! neighbouring lanes.
+//! Where a panel meets few tiles, these also prefetch the next panel. In channels-last maps each prefetches the lines
+//! that the next one writes. A half panel takes four inputs a turn: a broadcast of all four feeds two full vectors,
+//! which sum each output in four neighbouring lanes.
 
 use fearless_simd::prelude::*;
 use fearless_simd::{f32x4, f32x8, f32x16, f64x8, u32x16};

@@ -130,7 +130,7 @@ impl<T: Element> Tape<T> {
         let (elements, len) = (tensor.as_slice().len(), Tensor::<T>::memory_len("tape", tensor.shape()));
         let Some(lent) = self.lent.get_mut(&elements).filter(|lent| **lent > 0) else { return };
         let memory = tensor.into_memory();
-        // A caller's own may be shorter or longer than a tape's.
+        // A caller's own may be too short, or much too long.
         if len.is_ok_and(|len| fits(&memory, len)) {
             *lent -= 1;
             self.spare.push(memory);
@@ -155,7 +155,7 @@ impl<T: Element> Tape<T> {
     }
 }
 
-/// Whether memory is enough for so many elements, and less than half of it would lie idle.
+/// Whether memory is enough for so many elements, and about half of it at most would lie idle.
 fn fits<T>(memory: &[T], len: usize) -> bool {
     memory.len() >= len && memory.len() / 2 <= len
 }
@@ -169,11 +169,13 @@ mod tests {
         let mut tape = Tape::<f32>::default();
         for step in 0..3 {
             tape.start(step);
-            // A caller's input, one of a map's size but without room, a map, and an output that the caller keeps.
+            // A caller's input, two of a map's size, without room and with far too much, a map, and an output that the
+            // caller keeps.
             let input = Tensor::zeros([1, 2, 2, 3]).unwrap();
             let short = Tensor::from_slice([1, 2, 2, 5], &[0.0; 20]).unwrap();
+            let long = Tensor::in_memory([1, 2, 2, 5], vec![0.0; 1000]).unwrap();
             let (map, _output) = (tape.tensor([1, 2, 2, 5]).unwrap(), tape.tensor([1, 1, 1, 7]).unwrap());
-            for tensor in [short, map, input] {
+            for tensor in [short, long, map, input] {
                 tape.recycle_tensor(tensor);
             }
             let lens: Vec<_> = tape.spare.iter().map(Vec::len).collect();

@@ -43,8 +43,8 @@ enum Kind {
     Dense { groups: usize },
 }
 
-/// A convolution of an input of this shape, times a factor, to `outputs` channels, forward and backward, lazily on both
-/// sides.
+/// A convolution of an input of this shape to `outputs` channels, forward and backward, lazily on both sides; all that
+/// it reads is times a factor.
 fn run<T: Element>(
     kind: Kind,
     shape: [usize; 4],
@@ -62,10 +62,13 @@ fn run<T: Element>(
         Kind::Depthwise => [kernel_h, kernel_w, inputs, outputs / inputs],
         Kind::Dense { groups } => [kernel_h, kernel_w, inputs / groups, outputs],
     };
-    let (mut map, affine) = (tensor::<T>(shape, 4), affine::<T>(inputs));
-    map.as_mut_slice().iter_mut().for_each(|value| *value *= factor);
+    let times = |mut map: Tensor<T>| {
+        map.as_mut_slice().iter_mut().for_each(|value| *value *= factor);
+        map
+    };
+    let (map, affine) = (times(tensor(shape, 4)), affine::<T>(inputs));
     let input = Lazy { map: &map, affine: is_lazy.then_some(&affine) };
-    let weight: Vec<T> = values(weight_shape.iter().product(), 5);
+    let weight = times(tensor(weight_shape, 5)).into_vec();
     let bias: Vec<T> = values(outputs, 6);
     let mut output = Tensor::zeros([n, geometry.output[0], geometry.output[1], outputs]).unwrap();
     output.as_mut_slice().fill(T::nan());
@@ -84,7 +87,7 @@ fn run<T: Element>(
             ops::conv_forward(window, input, weight, Some(&bias), &mut output, moments, runtime).unwrap();
         }
     }
-    let (d_output, before) = (tensor::<T>(output.shape(), 7), tensor::<T>(output.shape(), 8));
+    let [d_output, before] = [7, 8].map(|seed| times(tensor(output.shape(), seed)));
     let constants: [Vec<T>; 3] = [9, 10, 11].map(|seed| values(outputs, seed));
     let constants = constants.each_ref().map(Vec::as_slice);
     let d_output = LazyGradient { map: &d_output, through: is_lazy.then_some((&before, constants)) };

@@ -1,8 +1,8 @@
 //! Depthwise convolution in training.
 //!
-//! For `f32`, a strip of rows and a few blocks of 16 channels at a time: they are copied into planes with a border of
-//! zeros, normalised and activated on the way, and what is computed from them is copied back. Kernels that are not made
-//! for that (`f64`, a channel multiplier, huge windows) run the plain loops over applied maps.
+//! For `f32`, a strip of rows and up to 64 blocks of 16 channels at a time: they are copied into planes with a border
+//! of zeros, normalised and activated on the way, and what is computed from them is copied back. Kernels that are not
+//! made for that (`f64`, a channel multiplier, huge windows) run the plain loops over applied maps.
 
 use alloc::vec;
 use alloc::vec::Vec;
