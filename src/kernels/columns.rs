@@ -1,11 +1,11 @@
 //! What batch normalisation, activation and their gradients do to the pixels of a map, channel by channel.
 //!
 //! All of it is memory traffic: each function is one pass over a piece of a map. `apply` and `combine` are the first to
-//! touch a piece and ask for memory ahead; the others find it in the cache. For any element type. A *row* is a pixel,
-//! or several narrow ones with constants repeated for each: a loop of sixteen elements would be mostly its own start
-//! and end. Passes that only write are plain loops over a row, which the compiler turns into the level's instructions.
-//! Those that add up keep sums of four vectors of channels in registers while some rows, few enough to stay in a
-//! first-level cache, pass by:
+//! touch a piece and ask for memory ahead; the others mostly find it in the cache. For any element type. A *row* is a
+//! pixel, or several narrow ones with constants repeated for each: a loop of sixteen elements would be mostly its own
+//! start and end. Passes that only write are plain loops over a row, which the compiler turns into the level's
+//! instructions. Those that add up keep sums of four vectors of channels in registers while some rows, few enough to
+//! stay in a first-level cache, pass by:
 //!
 //! ```text
 //! for some rows:

@@ -43,8 +43,8 @@ enum Kind {
     Dense { groups: usize },
 }
 
-/// A convolution of an input of this shape to `outputs` channels, forward and backward, lazily on both sides; all that
-/// it reads is times a factor.
+/// A convolution of an input of this shape to `outputs` channels, forward and backward, lazily on both sides; its
+/// maps and weight are times a factor.
 fn run<T: Element>(
     kind: Kind,
     shape: [usize; 4],
