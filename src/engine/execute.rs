@@ -61,7 +61,7 @@ impl Engine {
     /// Any number of images, one after the other.
     pub(super) fn execute(&mut self, images: &[f32], outputs: &mut [f32]) -> Result<()> {
         let Self { plan, runtime, arenas, .. } = self;
-        runtime.install(|| batch(plan, runtime, arenas, images, outputs))
+        runtime.install_awake(|| batch(plan, runtime, arenas, images, outputs))
     }
 }
 

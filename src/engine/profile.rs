@@ -70,7 +70,7 @@ impl Engine {
         let mut times = vec![Vec::new(); self.plan.steps.len()];
         let Self { plan, runtime, arenas, .. } = self;
         let arena = arenas[0].as_mut_slice();
-        runtime.install(|| {
+        runtime.install_awake(|| {
             for run in 0..=runs {
                 let mut begin = Instant::now();
                 plan.run(runtime, plan.threads > 1, arena, &input, &mut output, |step| {

@@ -141,6 +141,22 @@ impl Runtime {
         work()
     }
 
+    /// As [`Runtime::install`], for work whose parts follow each other within microseconds: another thread looks for
+    /// them until the work is done, rather than fall asleep in between and have to be woken.
+    pub(crate) fn install_awake<R: Send>(&self, work: impl FnOnce() -> R + Send) -> R {
+        #[cfg(feature = "rayon")]
+        if let Some(pool) = &self.pool {
+            let done = AtomicBool::new(false);
+            let work = || {
+                let result = work();
+                done.store(true, Ordering::Relaxed);
+                result
+            };
+            return pool.install(|| rayon::join(work, || stay_awake(&done)).0);
+        }
+        work()
+    }
+
     /// Both results, computed at once if this runs inside [`Runtime::install`] and a thread is free.
     pub(crate) fn join<A: Send, B: Send>(a: impl FnOnce() -> A + Send, b: impl FnOnce() -> B + Send) -> (A, B) {
         #[cfg(feature = "rayon")]
@@ -197,6 +213,22 @@ impl Runtime {
             return on_threads(pool, threads, &|| work(&mut iter::from_fn(next)));
         }
         work(&mut items);
+    }
+}
+
+/// Does what others leave until `done`. Gives up when there was nothing for about a millisecond, so that nobody waits
+/// for a thread that waits here, and a long layer of a user's does not cost two threads.
+#[cfg(feature = "rayon")]
+fn stay_awake(done: &AtomicBool) {
+    const ROUNDS: usize = 2000;
+    let mut idle = 0;
+    while idle < ROUNDS && !done.load(Ordering::Relaxed) {
+        idle += 1;
+        if rayon::yield_now() == Some(rayon::Yield::Executed) {
+            idle = 0;
+        } else {
+            std::thread::yield_now();
+        }
     }
 }
 
