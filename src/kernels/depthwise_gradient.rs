@@ -6,10 +6,12 @@
 //! 1. The gradient by the input gathers: an input pixel sums the outputs it took part in, in registers, eight pixels at
 //!    a time, and is written once. With a stride, neighbouring inputs belong to different taps; those `stride` apart
 //!    share theirs, so each *phase* of a row is a small convolution of its own, and no product with a zero is computed.
-//!    Rows of three taps, all that a MobileNet has, load each output once for all of its taps, at stride 2 for both
-//!    phases.
+//!    3x3 kernels, all that a MobileNet has, load each output of a row once for all of its taps, at stride 2 for the
+//!    four phases of a square of inputs.
 //! 2. The gradient by the weight keeps all taps of a 3x3 kernel (or those of a row of another kernel) in registers
 //!    while a row of outputs passes by.
+
+use core::ops::Range;
 
 #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
 use fearless_simd::f32x8;
@@ -158,25 +160,39 @@ impl InputGradient<'_> {
             #[inline(always)]
             || {
                 let g = self.geometry;
-                let [phases, width] = [g.stride[0].min(g.input[0]), g.input[1]];
-                let paired = if (g.kernel[1], g.stride[1], g.dilation[1]) == (3, 2, 1) { width & !1 } else { 0 };
-                let mut rows = Rows::default();
-                for y in 0..phases {
-                    let taps = Taps::of(g, 0, y);
-                    for (step, row) in d_input.chunks_exact_mut(width).skip(y).step_by(g.stride[0]).enumerate() {
-                        self.find(&taps, step, &mut rows);
-                        self.pairs::<S, V>(simd, &rows, &mut row[..paired]);
-                    }
-                    for x in paired..width.min(paired + g.stride[1]) {
-                        let columns = Taps::of(g, 1, x);
-                        for (step, row) in d_input.chunks_exact_mut(width).skip(y).step_by(g.stride[0]).enumerate() {
-                            self.find(&taps, step, &mut rows);
-                            self.phase::<S, V>(simd, &rows, &columns, &mut row[x..]);
-                        }
-                    }
+                let is_quad = |axis: usize| (g.kernel[axis], g.stride[axis], g.dilation[axis]) == (3, 2, 1);
+                let [rows, columns] = if is_quad(0) && is_quad(1) { g.input.map(|size| size & !1) } else { [0; 2] };
+                if columns > 0 {
+                    self.quads::<S, V>(simd, columns / 2, d_input);
                 }
+                self.phases::<S, V>(simd, 0..rows, columns, d_input);
+                self.phases::<S, V>(simd, rows..g.input[0], 0, d_input);
             },
         );
+    }
+
+    /// Rows `rows` of inputs, from a column on: those that share their taps after each other.
+    #[inline(always)]
+    fn phases<S: Simd, V: SimdFloat<S, Element = f32>>(
+        &self,
+        simd: S,
+        rows: Range<usize>,
+        column: usize,
+        d_input: &mut [[f32; BLOCK]],
+    ) {
+        let (g, width) = (self.geometry, self.geometry.input[1]);
+        let d_input = &mut d_input[..rows.end * width];
+        let mut found = Rows::default();
+        for y in rows.start..rows.end.min(rows.start + g.stride[0]) {
+            let taps = Taps::of(g, 0, y);
+            for x in column..width.min(column + g.stride[1]) {
+                let columns = Taps::of(g, 1, x);
+                for (step, row) in d_input.chunks_exact_mut(width).skip(y).step_by(g.stride[0]).enumerate() {
+                    self.find(&taps, step, &mut found);
+                    self.phase::<S, V>(simd, &found, &columns, &mut row[x..]);
+                }
+            }
+        }
     }
 
     /// Finds the rows that the row of inputs `step` strides below that of `taps` took part in, without those that lie
@@ -201,61 +217,78 @@ impl InputGradient<'_> {
         self.d_output.before[1].checked_add_signed(column).expect("inside the border")
     }
 
-    /// A row with three taps at stride 2, its pixels in pairs: one of a pair took part in two outputs, the other in
-    /// one.
+    /// Three taps at stride 2 both ways: `count` pairs of pixels of each pair of rows. One of a pair took part in two
+    /// outputs, the other in one; so it is with rows.
     #[inline(always)]
-    fn pairs<S: Simd, V: SimdFloat<S, Element = f32>>(&self, simd: S, rows: &Rows<'_>, d_input: &mut [[f32; BLOCK]]) {
-        /// Eight sums, three weights and an output: 12 of 16 registers.
-        const MOST: usize = 4;
-        let (count, mut pair) = (d_input.len() / 2, 0);
-        while pair < count {
-            // The last tile may repeat pairs of the one before.
-            let tile = match count - pair {
-                1 => 1,
-                2 => 2,
-                _ if count >= MOST => MOST,
-                _ => 1,
-            };
-            pair = pair.min(count - tile);
-            for channel in (0..BLOCK).step_by(V::LEN) {
-                match tile {
-                    MOST => self.tile_of_pairs::<S, V, MOST>(simd, rows, [pair, channel], d_input),
-                    2 => self.tile_of_pairs::<S, V, 2>(simd, rows, [pair, channel], d_input),
-                    _ => self.tile_of_pairs::<S, V, 1>(simd, rows, [pair, channel], d_input),
+    fn quads<S: Simd, V: SimdFloat<S, Element = f32>>(&self, simd: S, count: usize, d_input: &mut [[f32; BLOCK]]) {
+        // Four sums for each, three weights and an output, in 32 registers or 16.
+        let most = const { if V::LEN == BLOCK || cfg!(target_arch = "aarch64") { 4 } else { 2 } };
+        let (g, Plane { data, width, before: [above, _] }) = (self.geometry, self.d_output);
+        let taps: &[[f32; BLOCK]; 9] = self.weight.first_chunk().expect("nine taps");
+        let row = |at: usize| if at < above + g.output[0] { &data[at * width..][..width] } else { &[] };
+        for (pair, rows) in d_input.chunks_exact_mut(2 * g.input[1]).enumerate() {
+            // The place of the row of outputs that the first kernel row is of.
+            let first = pair + g.before[0].div_ceil(2) + above;
+            let [next, last] = [row(first), row(first.wrapping_sub(1))];
+            let (upper, lower) = rows.split_at_mut(g.input[1]);
+            let (middle, double, single) =
+                if g.before[0].is_multiple_of(2) { (next, upper, lower) } else { (last, lower, upper) };
+            let mut pair = 0;
+            while pair < count {
+                let tile = match count - pair {
+                    5 | 6 if most == 4 => 3,
+                    rest => rest.min(most),
+                };
+                for channel in (0..BLOCK).step_by(V::LEN) {
+                    let (at, outputs, rows) = ([pair, channel], [next, middle, last], [&mut *double, &mut *single]);
+                    match tile {
+                        4 => self.tile_of_quads::<S, V, 4>(simd, outputs, taps, at, rows),
+                        3 => self.tile_of_quads::<S, V, 3>(simd, outputs, taps, at, rows),
+                        2 => self.tile_of_quads::<S, V, 2>(simd, outputs, taps, at, rows),
+                        _ => self.tile_of_quads::<S, V, 1>(simd, outputs, taps, at, rows),
+                    }
                 }
+                pair += tile;
             }
-            pair += tile;
         }
     }
 
-    /// One vector of `PAIRS` pairs.
+    /// One vector of `PAIRS` pairs of the row that took part in two rows of outputs, and of the one that took part in
+    /// one; `outputs` has each kernel row's, empty if it lies outside the plane.
     #[inline(always)]
-    fn tile_of_pairs<S: Simd, V: SimdFloat<S, Element = f32>, const PAIRS: usize>(
+    fn tile_of_quads<S: Simd, V: SimdFloat<S, Element = f32>, const PAIRS: usize>(
         &self,
         simd: S,
-        rows: &Rows<'_>,
+        outputs: [&[[f32; BLOCK]]; 3],
+        taps: &[[f32; BLOCK]; 9],
         [pair, channel]: [usize; 2],
-        d_input: &mut [[f32; BLOCK]],
+        rows: [&mut [[f32; BLOCK]]; 2],
     ) {
         let load = |pixel: &[f32; BLOCK]| V::from_slice(simd, &pixel[channel..][..V::LEN]);
         let before = self.geometry.before[1];
-        let (mut double, mut single) = ([V::splat(simd, 0.0); PAIRS], [V::splat(simd, 0.0); PAIRS]);
+        let zeros = [V::splat(simd, 0.0); PAIRS];
+        let (mut doubles, mut singles) = ([zeros; 2], [zeros; 2]);
         // The output that the last tap of the first double pixel is of.
         let first = self.in_row((pair + before.div_ceil(2)).cast_signed() - 1);
         let double_at = before % 2;
         let single_at = 1 - double_at;
-        for Row { outputs, taps } in rows.iter() {
-            let (left, middle, right) = (load(&taps[0]), load(&taps[1]), load(&taps[2]));
-            let outputs = &outputs[first..][..=PAIRS];
-            unroll!(o < PAIRS, 5, {
-                double[o] = load(&outputs[o]).mul_add(right, load(&outputs[o + 1]).mul_add(left, double[o]));
-                single[o] = load(&outputs[o + single_at]).mul_add(middle, single[o]);
-            });
-        }
-        let d_input = &mut d_input[2 * pair..][..2 * PAIRS];
-        unroll!(o < PAIRS, 5, {
-            double[o].store_slice(&mut d_input[2 * o + double_at][channel..][..V::LEN]);
-            single[o].store_slice(&mut d_input[2 * o + single_at][channel..][..V::LEN]);
+        unroll!(i < 3, 3, {
+            if !outputs[i].is_empty() {
+                let (left, middle, right) = (load(&taps[3 * i]), load(&taps[3 * i + 1]), load(&taps[3 * i + 2]));
+                let outputs = &outputs[i][first..][..=PAIRS];
+                unroll!(o < PAIRS, 4, {
+                    let sum = load(&outputs[o + 1]).mul_add(left, doubles[i % 2][o]);
+                    doubles[i % 2][o] = load(&outputs[o]).mul_add(right, sum);
+                    singles[i % 2][o] = load(&outputs[o + single_at]).mul_add(middle, singles[i % 2][o]);
+                });
+            }
+        });
+        let [double_row, single_row] = rows.map(|row| &mut row[2 * pair..][..2 * PAIRS]);
+        unroll!(o < PAIRS, 4, {
+            doubles[0][o].store_slice(&mut double_row[2 * o + double_at][channel..][..V::LEN]);
+            singles[0][o].store_slice(&mut double_row[2 * o + single_at][channel..][..V::LEN]);
+            doubles[1][o].store_slice(&mut single_row[2 * o + double_at][channel..][..V::LEN]);
+            singles[1][o].store_slice(&mut single_row[2 * o + single_at][channel..][..V::LEN]);
         });
     }
 
