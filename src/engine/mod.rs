@@ -66,7 +66,8 @@ impl CompileOptions {
         Self { level: Some(level), ..self }
     }
 
-    /// So many threads, in a pool that the engine and its clones share and that ends with them (feature `rayon`).
+    /// So many threads, in a pool that the engine and its clones share and that ends with them (feature `rayon`). Two
+    /// of them are busy for as long as a run takes.
     #[must_use]
     pub fn threads(self, threads: usize) -> Self {
         Self { threads: Some(threads), ..self }

@@ -6,8 +6,8 @@
 //! 1. The gradient by the input gathers: an input pixel sums the outputs it took part in, in registers, eight pixels at
 //!    a time, and is written once. With a stride, neighbouring inputs belong to different taps; those `stride` apart
 //!    share theirs, so each *phase* of a row is a small convolution of its own, and no product with a zero is computed.
-//!    3x3 kernels, all that a MobileNet has, load each output of a row once for all of its taps, at stride 2 for the
-//!    four phases of a square of inputs.
+//!    Rows of three taps at stride 1 load each output once for all of them. 3x3 kernels at stride 2 compute two rows of
+//!    inputs at once, and load each output of a kernel row once for both phases.
 //! 2. The gradient by the weight keeps all taps of a 3x3 kernel (or those of a row of another kernel) in registers
 //!    while a row of outputs passes by.
 
@@ -64,7 +64,8 @@ pub fn gradient_border(geometry: &Conv2dGeometry) -> [usize; 2] {
 ///
 /// # Panics
 ///
-/// If a slice is too short, the kernel has more than [`MOST_TAPS`] rows or columns, or this machine cannot run `level`.
+/// If the plane is too short, weight or `d_input` is of another size, the kernel has more than [`MOST_TAPS`] rows or
+/// columns, or this machine cannot run `level`.
 pub fn depthwise_input_gradient(
     level: SimdLevel,
     geometry: &Conv2dGeometry,
@@ -72,6 +73,7 @@ pub fn depthwise_input_gradient(
     weight: &[[f32; BLOCK]],
     d_input: &mut [[f32; BLOCK]],
 ) {
+    assert!(geometry.kernel.iter().all(|&taps| taps <= MOST_TAPS), "kernel of more than {MOST_TAPS} rows or columns");
     assert_eq!((weight.len(), d_input.len()), (geometry.taps(), geometry.input_pixels()), "sizes differ");
     let pass = InputGradient { geometry, d_output, weight };
     with_vector!(level, pass.run(d_input));
@@ -217,20 +219,20 @@ impl InputGradient<'_> {
         self.d_output.before[1].checked_add_signed(column).expect("inside the border")
     }
 
-    /// Three taps at stride 2 both ways: `count` pairs of pixels of each pair of rows. One of a pair took part in two
-    /// outputs, the other in one; so it is with rows.
+    /// Three taps at stride 2 both ways: `count` pairs of pixels of each pair of rows. One pixel of a pair took part in
+    /// two outputs, the other in one; so it is with rows.
     #[inline(always)]
     fn quads<S: Simd, V: SimdFloat<S, Element = f32>>(&self, simd: S, count: usize, d_input: &mut [[f32; BLOCK]]) {
-        // Four sums for each, three weights and an output, in 32 registers or 16.
+        // Four sums for each, three weights and an output: 20 of 32 registers, 12 of 16.
         let most = const { if V::LEN == BLOCK || cfg!(target_arch = "aarch64") { 4 } else { 2 } };
         let (g, Plane { data, width, before: [above, _] }) = (self.geometry, self.d_output);
         let taps: &[[f32; BLOCK]; 9] = self.weight.first_chunk().expect("nine taps");
         let row = |at: usize| if at < above + g.output[0] { &data[at * width..][..width] } else { &[] };
-        for (pair, rows) in d_input.chunks_exact_mut(2 * g.input[1]).enumerate() {
-            // The place of the row of outputs that the first kernel row is of.
-            let first = pair + g.before[0].div_ceil(2) + above;
-            let [next, last] = [row(first), row(first.wrapping_sub(1))];
-            let (upper, lower) = rows.split_at_mut(g.input[1]);
+        for (step, two_rows) in d_input.chunks_exact_mut(2 * g.input[1]).enumerate() {
+            // Of the rows of outputs, the one that the first kernel row belongs to.
+            let at = step + g.before[0].div_ceil(2) + above;
+            let [next, last] = [row(at), row(at.wrapping_sub(1))];
+            let (upper, lower) = two_rows.split_at_mut(g.input[1]);
             let (middle, double, single) =
                 if g.before[0].is_multiple_of(2) { (next, upper, lower) } else { (last, lower, upper) };
             let mut pair = 0;

@@ -9,9 +9,15 @@ use alloc::vec::Vec;
 use core::any::Any;
 #[cfg(feature = "rayon")]
 use core::iter;
+#[cfg(feature = "rayon")]
+use core::sync::atomic::AtomicUsize;
 use core::sync::atomic::{AtomicBool, Ordering};
 #[cfg(feature = "rayon")]
 use std::sync::{Mutex, PoisonError};
+#[cfg(feature = "rayon")]
+use std::thread;
+#[cfg(feature = "rayon")]
+use std::time::{Duration, Instant};
 
 use crate::kernels::SimdLevel;
 use crate::{Error, Result};
@@ -34,6 +40,9 @@ pub struct Runtime {
     level: SimdLevel,
     #[cfg(feature = "rayon")]
     pool: Option<Arc<rayon::ThreadPool>>,
+    /// How many computations are in the pool, if it is one of our own.
+    #[cfg(feature = "rayon")]
+    inside: Option<Arc<AtomicUsize>>,
     scratch: Arc<Scratch>,
     /// Whether the next [`Runtime::sweep`] begins with the last item.
     backwards: Arc<AtomicBool>,
@@ -46,8 +55,8 @@ impl Default for Runtime {
 }
 
 impl Runtime {
-    /// Elements of an elementwise pass that are worth a thread's waking, which takes two to twenty microseconds: three
-    /// arrays of 256 KiB take some fifty.
+    /// Elements of an elementwise pass that are worth a thread's waking, which takes up to fifty microseconds: three arrays of
+    /// 256 KiB take as long.
     pub(crate) const PIECE: usize = 64 * 1024;
 
     /// The machine's best level, on the calling thread alone.
@@ -57,6 +66,8 @@ impl Runtime {
             level: SimdLevel::detect(),
             #[cfg(feature = "rayon")]
             pool: None,
+            #[cfg(feature = "rayon")]
+            inside: None,
             scratch: Arc::default(),
             backwards: Arc::default(),
         }
@@ -98,11 +109,13 @@ impl Runtime {
                         format_args!("as many as the system grants ({error})"),
                     )
                 })?;
-                Ok(Self { pool: Some(Arc::new(pool)), ..self })
+                Ok(Self { pool: Some(Arc::new(pool)), inside: Some(Arc::default()), ..self })
             }
             1 => Ok(Self {
                 #[cfg(feature = "rayon")]
                 pool: None,
+                #[cfg(feature = "rayon")]
+                inside: None,
                 ..self
             }),
         }
@@ -112,7 +125,7 @@ impl Runtime {
     #[cfg(feature = "rayon")]
     #[must_use]
     pub fn pool(self, pool: Arc<rayon::ThreadPool>) -> Self {
-        Self { pool: Some(pool), ..self }
+        Self { pool: Some(pool), inside: None, ..self }
     }
 
     /// The SIMD level in use.
@@ -136,25 +149,26 @@ impl Runtime {
     pub(crate) fn install<R: Send>(&self, work: impl FnOnce() -> R + Send) -> R {
         #[cfg(feature = "rayon")]
         if let Some(pool) = &self.pool {
+            let _counted = self.inside.as_deref().map(Counted::new);
             return pool.install(work);
         }
         work()
     }
 
-    /// As [`Runtime::install`], for work whose parts follow each other within microseconds: another thread looks for
-    /// them until the work is done, rather than fall asleep in between and have to be woken.
+    /// As [`Runtime::install`], for work whose parts follow each other within microseconds: in a pool of its own, another
+    /// thread looks for them as long as this is all there is to do, rather than fall asleep in between and have to be
+    /// woken.
     pub(crate) fn install_awake<R: Send>(&self, work: impl FnOnce() -> R + Send) -> R {
         #[cfg(feature = "rayon")]
-        if let Some(pool) = &self.pool {
-            let done = AtomicBool::new(false);
-            let work = || {
-                let result = work();
-                done.store(true, Ordering::Relaxed);
-                result
+        if let (Some(pool), Some(inside)) = (&self.pool, &self.inside) {
+            let counted = Counted::new(inside);
+            let work = move || {
+                let _ends = counted;
+                work()
             };
-            return pool.install(|| rayon::join(work, || stay_awake(&done)).0);
+            return pool.install(|| rayon::join(work, || stay_awake(inside)).0);
         }
-        work()
+        self.install(work)
     }
 
     /// Both results, computed at once if this runs inside [`Runtime::install`] and a thread is free.
@@ -216,18 +230,36 @@ impl Runtime {
     }
 }
 
-/// Does what others leave until `done`. Gives up when there was nothing for about a millisecond, so that nobody waits
-/// for a thread that waits here, and a long layer of a user's does not cost two threads.
+/// One of the computations in a pool, until it is dropped.
 #[cfg(feature = "rayon")]
-fn stay_awake(done: &AtomicBool) {
-    const ROUNDS: usize = 2000;
-    let mut idle = 0;
-    while idle < ROUNDS && !done.load(Ordering::Relaxed) {
-        idle += 1;
+struct Counted<'a>(&'a AtomicUsize);
+
+#[cfg(feature = "rayon")]
+impl<'a> Counted<'a> {
+    fn new(inside: &'a AtomicUsize) -> Self {
+        inside.fetch_add(1, Ordering::Relaxed);
+        Self(inside)
+    }
+}
+
+#[cfg(feature = "rayon")]
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Does parts of the one computation in the pool until it ends, for it waits for this thread, or until there was nothing
+/// to do for a while. Another's work, which it would have to wait for too, is left to the pool.
+#[cfg(feature = "rayon")]
+fn stay_awake(inside: &AtomicUsize) {
+    const IDLE: Duration = Duration::from_millis(1);
+    let mut last = Instant::now();
+    while inside.load(Ordering::Relaxed) == 1 && last.elapsed() < IDLE {
         if rayon::yield_now() == Some(rayon::Yield::Executed) {
-            idle = 0;
+            last = Instant::now();
         } else {
-            std::thread::yield_now();
+            thread::yield_now();
         }
     }
 }

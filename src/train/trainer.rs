@@ -212,7 +212,7 @@ impl<T: Element, L: Layer<T>, O: Optimizer<T>> Trainer<T, L, O> {
         answer: impl FnOnce(&CrossEntropy, &Tensor<T>) -> Result<Answer<T>> + Send,
     ) -> Result<f64> {
         self.check()?;
-        // On one of the runtime's threads from the first layer to the last: the others stay awake between them.
+        // On one of the runtime's threads from the first layer to the last: the pool is entered once.
         let runtime = self.tape.runtime().clone();
         runtime.install(|| self.step_here(images, answer))
     }

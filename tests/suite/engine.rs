@@ -3,8 +3,13 @@
 //! An engine's sums round elsewhere than a forward's, so they agree to 1e-4 of the size of what was summed; threads,
 //! batches, clones and views must not change a bit.
 
+use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::LazyLock;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::channel;
+use std::sync::{Arc, LazyLock, Mutex};
+use std::thread;
+use std::time::Duration;
 
 use mobilenet::check::{Tolerance, compare};
 use mobilenet::engine::{CompileOptions, Engine, Filter, FilterWeights, Graph, Value};
@@ -655,6 +660,72 @@ fn what_a_layer_of_the_users_does_wrong_is_an_error_of_the_run() {
     }
 }
 
+/// A user's layer that calls something, on its way from its input to its output.
+#[derive(Clone)]
+struct Calls(Arc<dyn Fn() + Send + Sync>);
+
+impl fmt::Debug for Calls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Calls")
+    }
+}
+
+impl Layer<f32> for Calls {
+    fn kind(&self) -> &'static str {
+        "Calls"
+    }
+
+    fn output_shape(&self, input: Shape) -> Result<Shape> {
+        Ok(input)
+    }
+
+    fn forward_with(&self, input: &Tensor<f32>, _: &Runtime) -> Result<Tensor<f32>> {
+        (self.0)();
+        Ok(input.clone())
+    }
+}
+
+#[test]
+fn a_run_does_not_wait_for_another_of_its_pool() {
+    let options = threads(2).runtime(Runtime::new().threads(2).unwrap());
+    let compile = |call: Arc<dyn Fn() + Send + Sync>| {
+        Sequential::new().push(Calls(call)).compile([1, 2, 2, 3], &options).unwrap()
+    };
+    let ((begin, begun), (end, ended), (free, freed)) = (channel(), channel(), channel::<()>());
+    let mut short = compile(Arc::new(move || {
+        begin.send(()).unwrap();
+        thread::sleep(Duration::from_millis(50));
+    }));
+    let freed = Mutex::new(freed);
+    let mut long = compile(Arc::new(move || freed.lock().unwrap().recv().unwrap()));
+    let image = images([1, 2, 2, 3]);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            run(&mut short, image.view());
+            end.send(()).unwrap();
+        });
+        begun.recv().unwrap();
+        scope.spawn(|| run(&mut long, image.view()));
+        let first = ended.recv_timeout(Duration::from_secs(30));
+        free.send(()).unwrap();
+        first.expect("the short run ends before the long one");
+    });
+}
+
+#[test]
+fn a_layer_of_the_users_may_panic() {
+    for count in [1, 2, 3] {
+        let panics = AtomicBool::new(true);
+        let call = move || assert!(!panics.swap(false, Ordering::Relaxed), "as a test wants it");
+        let net = Sequential::new().push(stem(8)).push(Calls(Arc::new(call)));
+        let mut engine = net.compile([1, 8, 8, 3], &threads(count)).unwrap();
+        let image = images([1, 8, 8, 3]);
+        assert!(catch_unwind(AssertUnwindSafe(|| run(&mut engine, image.view()))).is_err());
+        let expected = net.forward(&image).unwrap();
+        assert_eq!(run(&mut engine, image.view()).len(), expected.as_slice().len());
+    }
+}
+
 /// Networks with ten outputs: both families, and one of other layers and a user's.
 fn samples() -> [(&'static str, Box<dyn Layer<f32>>); 3] {
     let other = Sequential::new()
@@ -771,7 +842,7 @@ fn clones_are_independent_and_share_weights_and_threads() {
             }
             // At once, the original dropped.
             drop(engine);
-            std::thread::scope(|scope| {
+            thread::scope(|scope| {
                 for (index, mut clone) in clones.into_iter().enumerate() {
                     let (image, expected) = (&image, &expected);
                     scope.spawn(move || {

@@ -212,6 +212,17 @@ fn depthwise_gradients_match_at_awkward_sizes() {
     // Of more than one strip and more than one group of channels.
     check(Kind::Depthwise, [1, 11, 34, 1050], 1050, &Window::new(3, Padding::Same));
     check(Kind::Depthwise, [1, 11, 34, 1050], 1050, &Window::new(3, Padding::Symmetric(1)).stride(2));
+    // Squares of pixels: every tile, rows of outputs that are not there, a row or a column left over.
+    for before in 0..3 {
+        let padding = Padding::Explicit { top: before, bottom: 2 - before, left: before, right: 2 - before };
+        for [h, w] in [[1, 1], [1, 4], [2, 1], [2, 2], [3, 3], [4, 5], [6, 6], [5, 8], [8, 12], [10, 14]] {
+            check(Kind::Depthwise, [1, h, w, 17], 17, &Window::new(3, padding).stride(2));
+        }
+    }
+    check(Kind::Depthwise, [1, 8, 12, 17], 17, &Window::new(3, Padding::VALID).stride(2));
+    for stride in [[1, 2], [2, 1]] {
+        check(Kind::Depthwise, [1, 8, 12, 17], 17, &Window { stride, ..Window::new(3, Padding::Symmetric(1)) });
+    }
     let window = Window::new(3, Padding::Same);
     check(Kind::Depthwise, [1, 1, 1, 32], 32, &window);
     check(Kind::Depthwise, [1, 2, 31, 16], 16, &window);
