@@ -698,14 +698,17 @@ fn a_run_does_not_wait_for_another_of_its_pool() {
     }));
     let freed = Mutex::new(freed);
     let mut long = compile(Arc::new(move || freed.lock().unwrap().recv().unwrap()));
-    let image = images([1, 2, 2, 3]);
+    let image = &images([1, 2, 2, 3]);
     thread::scope(|scope| {
+        // Begins while the other thread of the pool still looks for parts of the short run.
+        scope.spawn(move || {
+            begun.recv().unwrap();
+            run(&mut long, image.view());
+        });
         scope.spawn(|| {
             run(&mut short, image.view());
             end.send(()).unwrap();
         });
-        begun.recv().unwrap();
-        scope.spawn(|| run(&mut long, image.view()));
         let first = ended.recv_timeout(Duration::from_secs(30));
         free.send(()).unwrap();
         first.expect("the short run ends before the long one");
