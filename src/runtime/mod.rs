@@ -39,13 +39,18 @@ use scratch::Scratch;
 pub struct Runtime {
     level: SimdLevel,
     #[cfg(feature = "rayon")]
-    pool: Option<Arc<rayon::ThreadPool>>,
-    /// How many computations are in the pool, if it is one of our own.
-    #[cfg(feature = "rayon")]
-    inside: Option<Arc<AtomicUsize>>,
+    pool: Option<Pool>,
     scratch: Arc<Scratch>,
     /// Whether the next [`Runtime::sweep`] begins with the last item.
     backwards: Arc<AtomicBool>,
+}
+
+#[cfg(feature = "rayon")]
+#[derive(Clone, Debug)]
+struct Pool {
+    threads: Arc<rayon::ThreadPool>,
+    /// How many computations are in it, if it is one of our own.
+    inside: Option<Arc<AtomicUsize>>,
 }
 
 impl Default for Runtime {
@@ -55,8 +60,8 @@ impl Default for Runtime {
 }
 
 impl Runtime {
-    /// Elements of an elementwise pass that are worth a thread's waking, which takes up to fifty microseconds: three arrays of
-    /// 256 KiB take as long.
+    /// Elements of an elementwise pass that are worth a thread's waking, which takes up to fifty microseconds: three
+    /// arrays of 256 KiB take as long.
     pub(crate) const PIECE: usize = 64 * 1024;
 
     /// The machine's best level, on the calling thread alone.
@@ -66,8 +71,6 @@ impl Runtime {
             level: SimdLevel::detect(),
             #[cfg(feature = "rayon")]
             pool: None,
-            #[cfg(feature = "rayon")]
-            inside: None,
             scratch: Arc::default(),
             backwards: Arc::default(),
         }
@@ -109,13 +112,11 @@ impl Runtime {
                         format_args!("as many as the system grants ({error})"),
                     )
                 })?;
-                Ok(Self { pool: Some(Arc::new(pool)), inside: Some(Arc::default()), ..self })
+                Ok(Self { pool: Some(Pool { threads: Arc::new(pool), inside: Some(Arc::default()) }), ..self })
             }
             1 => Ok(Self {
                 #[cfg(feature = "rayon")]
                 pool: None,
-                #[cfg(feature = "rayon")]
-                inside: None,
                 ..self
             }),
         }
@@ -125,7 +126,7 @@ impl Runtime {
     #[cfg(feature = "rayon")]
     #[must_use]
     pub fn pool(self, pool: Arc<rayon::ThreadPool>) -> Self {
-        Self { pool: Some(pool), inside: None, ..self }
+        Self { pool: Some(Pool { threads: pool, inside: None }), ..self }
     }
 
     /// The SIMD level in use.
@@ -139,7 +140,7 @@ impl Runtime {
     pub fn thread_count(&self) -> usize {
         #[cfg(feature = "rayon")]
         if let Some(pool) = &self.pool {
-            return pool.current_num_threads();
+            return pool.threads.current_num_threads();
         }
         1
     }
@@ -149,8 +150,8 @@ impl Runtime {
     pub(crate) fn install<R: Send>(&self, work: impl FnOnce() -> R + Send) -> R {
         #[cfg(feature = "rayon")]
         if let Some(pool) = &self.pool {
-            let _counted = self.inside.as_deref().map(Counted::new);
-            return pool.install(work);
+            let _counted = pool.inside.as_deref().map(Counted::new);
+            return pool.threads.install(work);
         }
         work()
     }
@@ -160,13 +161,13 @@ impl Runtime {
     /// woken.
     pub(crate) fn install_awake<R: Send>(&self, work: impl FnOnce() -> R + Send) -> R {
         #[cfg(feature = "rayon")]
-        if let (Some(pool), Some(inside)) = (&self.pool, &self.inside) {
+        if let Some(Pool { threads, inside: Some(inside) }) = &self.pool {
             let counted = Counted::new(inside);
             let work = move || {
                 let _ends = counted;
                 work()
             };
-            return pool.install(|| rayon::join(work, || stay_awake(inside)).0);
+            return threads.install(|| rayon::join(work, || stay_awake(inside)).0);
         }
         self.install(work)
     }
@@ -221,10 +222,10 @@ impl Runtime {
     ) {
         #[cfg(feature = "rayon")]
         if let Some(pool) = &self.pool {
-            let threads = items.len().min(pool.current_num_threads());
+            let threads = items.len().min(pool.threads.current_num_threads());
             let items = Mutex::new(items);
             let next = || items.lock().unwrap_or_else(PoisonError::into_inner).next();
-            return on_threads(pool, threads, &|| work(&mut iter::from_fn(next)));
+            return on_threads(&pool.threads, threads, &|| work(&mut iter::from_fn(next)));
         }
         work(&mut items);
     }
