@@ -2,7 +2,9 @@
 //! over pixels, which have plain loops here; and that neither gradients nor a whole training step depend on the number
 //! of threads.
 
-use mobilenet::kernels::{Clamp, Pixels, columns, outer, reference};
+use mobilenet::kernels::{
+    BLOCK, Clamp, Pixels, Plane, columns, depthwise_input_gradient, gradient_border, outer, reference,
+};
 use mobilenet::layers::{Gradient, Layer, Signal, Tape};
 use mobilenet::ops::{Affine, Backward, GradientSums, Lazy, LazyGradient, Moments};
 use mobilenet::{Element, MobileNetV2, Padding, Runtime, SimdLevel, Tensor, Window, ops};
@@ -228,6 +230,30 @@ fn depthwise_gradients_match_at_awkward_sizes() {
     check(Kind::Depthwise, [1, 2, 31, 16], 16, &window);
     check(Kind::Depthwise, [2, 5, 6, 3], 6, &window);
     check(Kind::Depthwise, [1, 20, 19, 16], 16, &Window::new(17, Padding::Same));
+}
+
+#[test]
+fn a_plane_need_not_have_rows_above_its_outputs() {
+    let geometry = Window::new(3, Padding::VALID).stride(2).over([7, 8]).unwrap();
+    let [left, right] = gradient_border(&geometry);
+    let [height, columns] = geometry.output;
+    let width = left + columns + right;
+    let mut data = vec![[0.0; BLOCK]; (1 + height) * width];
+    for (y, row) in data.chunks_exact_mut(width).enumerate().skip(1) {
+        for (x, pixel) in row[left..][..columns].iter_mut().enumerate() {
+            *pixel = std::array::from_fn(|c| (y * 100 + x * 10 + c) as f32);
+        }
+    }
+    let weight: Vec<[f32; BLOCK]> = (0..9).map(|tap| [1.0 + tap as f32; BLOCK]).collect();
+    for level in SimdLevel::available() {
+        let gradient = |data: &[[f32; BLOCK]], above: usize| {
+            let mut d_input = vec![[f32::NAN; BLOCK]; geometry.input_pixels()];
+            let d_output = Plane { data, width, before: [above, left] };
+            depthwise_input_gradient(level, &geometry, d_output, &weight, &mut d_input);
+            d_input
+        };
+        assert_eq!(gradient(&data, 1), gradient(&data[width..], 0), "{level}");
+    }
 }
 
 #[test]
